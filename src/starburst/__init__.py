@@ -1,0 +1,1 @@
+"""Parallel Python on your own AWS account, or on this machine."""
