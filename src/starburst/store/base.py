@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import NamedTuple, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 __all__ = ["Body", "Buffer", "ObjectInfo", "PollPolicy", "RequestCounts", "Store"]
 
@@ -48,7 +50,7 @@ class RequestCounts:
         return self.put + self.get + self.list + self.delete
 
     def s3_usd(self) -> float:
-        """What these requests cost on S3 standard storage, us-east-1: $5 a million PUT/LIST, $0.4 a million GET.
+        """What these requests cost on S3 standard storage, us-east-1: $5 a million PUT or LIST, $0.4 GET.
 
         Source: Amazon S3 pricing page, "Requests & data retrievals", read 2026.
         """
@@ -109,6 +111,10 @@ class Store(Protocol):
         """
         ...
 
+    async def list_folders(self, prefix: str) -> list[str]:
+        """Names (last part only, sorted) of the folders directly below ``prefix``, which ends in ``/``."""
+        ...
+
     async def list(self, prefix: str, *, start_after: str | None = None) -> list[ObjectInfo]:
         """All objects whose key begins with ``prefix``, sorted by key; every page is fetched.
 
@@ -116,10 +122,6 @@ class Store(Protocol):
             prefix: A whole folder, ending in ``/``, or a folder and the beginning of a name in it.
             start_after: Leave out keys up to and including this one.
         """
-        ...
-
-    async def list_folders(self, prefix: str) -> list[str]:
-        """Names (last part only, sorted) of the folders directly below ``prefix``, which ends in ``/``."""
         ...
 
     async def delete(self, keys: Sequence[str]) -> None:
