@@ -1,0 +1,164 @@
+"""The options of a call, checked before anything starts: one frozen value, one place for each rule."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from starburst.errors import OptionError
+
+__all__ = ["MAX_WORKERS", "Options", "check_names", "parse_duration_s", "parse_memory_bytes"]
+
+MAX_WORKERS = 500
+"""More than this in one session needs ``max_workers=`` (the guard rail of the guide's issue 4)."""
+
+_DURATION = re.compile(r"\s*(\d+(?:\.\d+)?)\s*(s|sec|m|min|h|d)?\s*", re.IGNORECASE)
+_SECONDS = {"s": 1, "sec": 1, "m": 60, "min": 60, "h": 3600, "d": 86400}
+_MEMORY = re.compile(r"\s*(\d+(?:\.\d+)?)\s*(MB|MIB|M|GB|GIB|G)?\s*", re.IGNORECASE)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Options:
+    """What a session is asked for. Every field can be given to ``map``, ``Executor``, ``session`` and ``plan``."""
+
+    workers: int = 2
+    """How many workers at the most; 1 to 500."""
+    slots: int = 1
+    """Tasks that one worker runs at a time, each in a process of its own."""
+    launch_type: str = "LOCAL"
+    """The provider that starts the workers."""
+    store: str | None = None
+    """URL of the store; None means the configured one, or a folder in the user's data directory."""
+    cpu: float | None = None
+    """vCPUs of a worker (cloud providers)."""
+    memory: str | float | None = None
+    """Memory of a worker, as "8GB", "512MB" or a number of GB (cloud providers)."""
+    region: str | None = None
+    """AWS region; None means the configured one."""
+    timeout: float | str | None = None
+    """Seconds that one task may run; also "90m", "12h"."""
+    retries: int = 0
+    """How often a task that raised is run again."""
+    max_attempts: int = 3
+    """How many workers a task may take down before it is given up."""
+    idle_timeout: float | str = 60.0
+    """Seconds a worker stays with nothing to do."""
+    session_timeout: float | str = 3600.0
+    """Seconds a session stays open with nothing to do."""
+    absolute_timeout: float | str = 86400.0
+    """Seconds from its start after which a session ends, whatever runs."""
+    lease: float | str = 15.0
+    """Seconds without a sign of life after which a worker counts as lost."""
+    max_workers: int = MAX_WORKERS
+    """The guard rail for ``workers``."""
+
+    def __post_init__(self) -> None:
+        _whole("max_workers", self.max_workers, 1)
+        _whole("workers", self.workers, 1)
+        if self.workers > self.max_workers:
+            raise OptionError(
+                f"workers={self.workers} is more than the {self.max_workers} that one session may have",
+                hint="ask for fewer, or set max_workers= after raising the account's vCPU quota "
+                "(AWS console: Service Quotas → AWS Fargate)",
+            )
+        _whole("slots", self.slots, 1, 256)
+        _whole("retries", self.retries, 0, 100)
+        _whole("max_attempts", self.max_attempts, 1, 100)
+        for name in ("idle_timeout", "session_timeout", "absolute_timeout", "lease"):
+            parse_duration_s(name, getattr(self, name))
+        if self.timeout is not None:
+            parse_duration_s("timeout", self.timeout)
+        if self.memory is not None:
+            parse_memory_bytes(self.memory)
+        if not self.launch_type:
+            raise OptionError(f"launch_type={self.launch_type!r} is not a name", hint='use "LOCAL"')
+
+    @classmethod
+    def names(cls) -> tuple[str, ...]:
+        """The names of all options, in the order of their fields."""
+        return tuple(field.name for field in dataclasses.fields(cls))
+
+    @property
+    def timeout_s(self) -> float | None:
+        """:attr:`timeout` in seconds."""
+        return None if self.timeout is None else parse_duration_s("timeout", self.timeout)
+
+    def seconds(self, name: str) -> float:
+        """The duration option ``name`` in seconds."""
+        return parse_duration_s(name, getattr(self, name))
+
+    def merged(self, changes: Mapping[str, Any]) -> Options:
+        """These options with ``changes`` on top; None in ``changes`` means "as it was".
+
+        Raises:
+            OptionError: A name is unknown (the message lists the nearest and all) or a value is wrong.
+        """
+        check_names(changes, self.names())
+        given = {name: value for name, value in changes.items() if value is not None}
+        return dataclasses.replace(self, **given) if given else self
+
+
+def check_names(given: Mapping[str, Any], valid: tuple[str, ...]) -> None:
+    """Refuse keyword names that are not options.
+
+    Raises:
+        OptionError: Naming the unknown one, its nearest neighbour and every valid name.
+    """
+    for name in given:
+        if name not in valid:
+            near = difflib.get_close_matches(name, valid, n=1)
+            guess = f"did you mean {near[0]!r}? " if near else ""
+            raise OptionError(
+                f"{name!r} is not an option of this call",
+                hint=f"{guess}valid names: {', '.join(sorted(valid))}. "
+                "Arguments of your own function go in with functools.partial",
+            )
+
+
+def parse_duration_s(name: str, value: Any) -> float:
+    """Seconds from a number or a text such as "90m", "12h", "2d".
+
+    Raises:
+        OptionError: It is neither, or not above 0.
+    """
+    seconds: float | None = None
+    if isinstance(value, (int, float)) and not isinstance(value, bool):
+        seconds = float(value)
+    elif isinstance(value, str) and (match := _DURATION.fullmatch(value)):
+        seconds = float(match[1]) * _SECONDS[(match[2] or "s").lower()]
+    if seconds is None or not 0 < seconds < float("inf"):
+        raise OptionError(
+            f"{name}={value!r} is not a length of time above 0", hint='use seconds, or "90m", "12h", "2d"'
+        )
+    return seconds
+
+
+def parse_memory_bytes(value: Any) -> int:
+    """Bytes from "8GB", "512MB", "8GiB" or a number of GB; units are powers of 1,024, as ECS counts them.
+
+    Raises:
+        OptionError: It is none of these.
+    """
+    if isinstance(value, (int, float)) and not isinstance(value, bool) and 0 < value < 1e6:
+        return int(value * 2**30)
+    if isinstance(value, str) and (match := _MEMORY.fullmatch(value)) and float(match[1]) > 0:
+        unit = (match[2] or "GB").upper()
+        return int(float(match[1]) * (2**20 if unit.startswith("M") else 2**30))
+    raise OptionError(
+        f"memory={value!r} is not an amount of memory", hint='use "8GB", "512MB" or a number of GB'
+    )
+
+
+def _whole(name: str, value: Any, low: int, high: int | None = None) -> None:
+    good = isinstance(value, int) and not isinstance(value, bool) and value >= low
+    if not good or (high is not None and value > high):
+        limits = f"from {low} to {high}" if high is not None else f"of at least {low}"
+        raise OptionError(f"{name}={value!r} is not a whole number {limits}")
+
+
+DurationText = float | str
+OnError = Literal["raise", "return", "skip"]

@@ -1,0 +1,173 @@
+"""Reading and writing what a session consists of, besides claims and results."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from starburst.clock import Clock
+from starburst.errors import ObjectNotFound, SessionNotFound, StoreUnavailable
+from starburst.protocol.keys import DoneMark, Keys
+from starburst.protocol.pack import Pack, PackIndex, decode_pack
+from starburst.protocol.records import (
+    BatchHeader,
+    Event,
+    Heartbeat,
+    Manifest,
+    decode_json,
+    encode_json,
+)
+from starburst.protocol.results import read_index
+from starburst.store.base import Body, ObjectInfo, Store
+
+__all__ = [
+    "EventLog",
+    "append_event",
+    "create_session",
+    "delete_session",
+    "list_session_ids",
+    "publish_batch",
+    "read_batch",
+    "read_done",
+    "read_heartbeat",
+    "read_manifest",
+]
+
+_WHOLE_BATCH_UP_TO_BYTES = 4 * 2**20
+_MAX_RACES = 10_000
+
+
+async def create_session(store: Store, manifest: Manifest) -> bool:
+    """Write the manifest; False if a session of that id exists already."""
+    return await store.create(Keys(manifest.session_id).manifest, encode_json(manifest))
+
+
+async def read_manifest(store: Store, session_id: str) -> Manifest:
+    """The manifest of a session.
+
+    Raises:
+        SessionNotFound: There is none; the message lists ids that look like it.
+    """
+    keys = Keys(session_id)
+    try:
+        return decode_json(Manifest, await store.get(keys.manifest), keys.manifest)
+    except ObjectNotFound:
+        ids = await list_session_ids(store)
+    near = difflib.get_close_matches(session_id, ids, n=3, cutoff=0.5)
+    near = near or [known for known in ids if session_id in known][:3]
+    guess = f"did you mean {' or '.join(near)}? " if near else ""
+    raise SessionNotFound(
+        f"there is no session {session_id!r} in {store.url}",
+        hint=f"{guess}`starburst sessions` lists the {len(ids)} there are; another store is named with --store",
+    )
+
+
+async def list_session_ids(store: Store) -> list[str]:
+    """The ids of all sessions in the store, sorted."""
+    return await store.list_folders("sessions/")
+
+
+async def publish_batch(
+    store: Store, keys: Keys, body_of: Callable[[int], Body], *, next_seq: int = 1
+) -> int:
+    """Write one submission under the next free number.
+
+    Args:
+        store: Where.
+        keys: The session's keys.
+        body_of: Makes the object for a number.
+        next_seq: A guess; wrong guesses cost a request each.
+
+    Returns:
+        The number that it got.
+    """
+    seq = next_seq
+    for _ in range(_MAX_RACES):
+        if await store.create(keys.batch(seq), body_of(seq)):
+            return seq
+        listed = await store.list(keys.batches, start_after=keys.batch(seq))
+        seq = int(listed[-1].key.rsplit("/", 1)[1]) + 1 if listed else seq + 1
+    raise StoreUnavailable(f"no free number for a submission in {keys.batches} after {_MAX_RACES} tries")
+
+
+async def read_batch(store: Store, info: ObjectInfo) -> tuple[BatchHeader, PackIndex | Pack]:
+    """One submission: all of it if it is small, only its index if not.
+
+    Raises:
+        CorruptObject: It is damaged.
+    """
+    if info.size_bytes <= _WHOLE_BATCH_UP_TO_BYTES:
+        pack = decode_pack(await store.get(info.key), info.key)
+        return pack.record(BatchHeader), pack
+    index = await read_index(store, info.key)
+    return index.record(BatchHeader), index
+
+
+async def read_done(store: Store, keys: Keys, batch: int | None = None) -> list[DoneMark]:
+    """The markers of finished chunks, of one batch or of all."""
+    return [keys.parse_done(info.key) for info in await store.list(keys.done_marks(batch))]
+
+
+async def read_heartbeat(store: Store, keys: Keys, worker: str) -> Heartbeat | None:
+    """A worker's last sign of life, or None if there is none or it cannot be read."""
+    import msgspec
+
+    try:
+        return msgspec.json.decode(await store.get(keys.worker(worker)), type=Heartbeat)
+    except (ObjectNotFound, msgspec.MsgspecError):
+        return None
+
+
+async def append_event(
+    store: Store, keys: Keys, clock: Clock, what: str, *, by: str = "", data: dict[str, Any] | None = None
+) -> None:
+    """Record that something happened, after everything that is recorded already.
+
+    Two that race for one number may both keep it (their names differ); readers order them by name.
+    """
+    listed = await store.list(keys.events)
+    n = int(listed[-1].key.rsplit("/", 1)[1].split("-", 1)[0]) + 1 if listed else 1
+    record = Event(what=what, at=clock.time(), by=by, data=data or {})
+    for _ in range(_MAX_RACES):
+        if await store.create(keys.event(n, what), encode_json(record)):
+            return
+        n += 1
+    raise StoreUnavailable(f"no free number for an event in {keys.events} after {_MAX_RACES} tries")
+
+
+class EventLog:
+    """Reads events as they come.
+
+    Racing writers may use one number twice, so the last number is always looked at again.
+
+    Args:
+        store: Where.
+        keys: The session's keys.
+    """
+
+    def __init__(self, store: Store, keys: Keys) -> None:
+        self._store = store
+        self._keys = keys
+        self._seen: set[str] = set()
+        self._after: str | None = None
+
+    async def news(self) -> list[Event]:
+        """Events that were not seen yet, in order."""
+        listed = await self._store.list(self._keys.events, start_after=self._after)
+        fresh = [info.key for info in listed if info.key not in self._seen]
+        events = [decode_json(Event, await self._store.get(key), key) for key in fresh]
+        self._seen.update(fresh)
+        if listed:
+            last = listed[-1].key.rsplit("/", 1)[1].split("-", 1)[0]
+            self._after = f"{self._keys.events}{int(last) - 1:06d}~"
+        return events
+
+
+async def delete_session(store: Store, keys: Keys) -> int:
+    """Remove every object of a session, its manifest last; returns how many there were."""
+    listed: Sequence[ObjectInfo] = await store.list(keys.prefix)
+    names = [info.key for info in listed if info.key != keys.manifest]
+    await store.delete(names)
+    await store.delete([keys.manifest])
+    return len(listed)

@@ -1,0 +1,58 @@
+"""What a session's events add up to: deadline, size, whether it takes work, which workers are gone."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from starburst.protocol.records import Event, Manifest
+
+__all__ = ["SessionState"]
+
+
+@dataclass(slots=True)
+class SessionState:
+    """The fold of a session's events, in their order.
+
+    Attributes:
+        deadline_at: When the session ends whatever runs, seconds since 1970.
+        workers: How many workers it may have.
+        ended: Why it takes no more work (``closed``, ``cancelled``, ``idle``), or None.
+        cancelled_batches: Submissions whose remaining tasks are not to run.
+        lost: Workers that are gone, with the reason their provider gave.
+    """
+
+    deadline_at: float
+    workers: int
+    ended: str | None = None
+    cancelled_batches: set[int] = field(default_factory=set)
+    lost: dict[str, str] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, manifest: Manifest) -> SessionState:
+        """The state of a new session."""
+        return cls(manifest.created_at + manifest.absolute_timeout_s, manifest.workers)
+
+    def apply(self, event: Event) -> None:
+        """Take one more event into account; unknown ones (of later versions) change nothing."""
+        data = event.data
+        match event.what:
+            case "extended":
+                self.deadline_at = max(self.deadline_at, float(data["deadline_at"]))
+                if self.ended != "cancelled":
+                    self.ended = None
+            case "scaled":
+                self.workers = int(data["workers"])
+            case "cancelled" if "batches" in data:
+                self.cancelled_batches.update(data["batches"])
+            case "cancelled":
+                self.ended = "cancelled"
+            case "terminated":
+                self.ended = self.ended or str(data["reason"])
+            case "worker-lost":
+                self.lost[str(data["worker"])] = str(data["reason"])
+
+    def name(self, now: float) -> str:
+        """``open``, ``expired`` or why it ended."""
+        if self.ended:
+            return self.ended
+        return "expired" if now >= self.deadline_at else "open"
