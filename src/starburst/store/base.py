@@ -41,7 +41,9 @@ class RequestCounts:
     list: int = 0
     delete: int = 0
     bytes_in: int = 0
+    """Received from the store."""
     bytes_out: int = 0
+    """Sent to it."""
     retries: int = field(default=0)
 
     @property

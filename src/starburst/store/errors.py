@@ -119,7 +119,7 @@ BY_CLASS: dict[str, _Row] = {
 _STATUS = re.compile(r"status code: (\d{3})|[Ss]tatus: (\d{3})")
 _CODE = re.compile(r"<Code>(\w+)</Code>")
 _MESSAGE = re.compile(r"<Message>([^<]+)</Message>")
-_NO_LOCATION = re.compile(r"redirect without LOCATION", re.IGNORECASE)
+_INNER = re.compile(r'(?:message|error): "([^"]+)"')
 
 
 def http_status(error: BaseException) -> int | None:
@@ -159,34 +159,29 @@ def mapped(verb: str, key: str, url: str) -> Iterator[None]:
 
 
 def _row_for(error: BaseException) -> tuple[_Row, str]:
+    """The row for an error and why it happened; what says most is asked first."""
     text = str(error)
-    if isinstance(error, OSError) and error.errno is not None:
-        row = BY_ERRNO.get(error.errno)
-        if row is not None:
-            return row, (error.strerror or text)
-    code = _CODE.search(text)
-    if code is not None:
-        said = _MESSAGE.search(text)
-        why = f"{code[1]}: {said[1]}" if said else code[1]
-        if code[1] in BY_CODE:
-            return BY_CODE[code[1]], why
-    else:
-        why = _first_line(text)
-    if _NO_LOCATION.search(text):
-        return BY_STATUS[301], "the bucket is in another region"
+    if isinstance(error, OSError) and error.errno in BY_ERRNO:
+        return BY_ERRNO[error.errno], (error.strerror or text)
+    code, why = _code_and_reason(text)
     status = http_status(error)
-    if status is not None:
-        if status in BY_STATUS:
-            return BY_STATUS[status], why
-        if status >= 500:
-            return (StoreUnavailable, _LATER), why
-        return (StoreError, None), why
-    for cls in type(error).__mro__:
-        if cls.__name__ in BY_CLASS:
-            return BY_CLASS[cls.__name__], why
-    return (StoreError, None), why
+    if code in BY_CODE:
+        row = BY_CODE[code]
+    elif "redirect without LOCATION" in text:
+        row = BY_STATUS[301]
+    elif status is not None:
+        row = BY_STATUS.get(status) or ((StoreUnavailable, _LATER) if status >= 500 else (StoreError, None))
+    else:
+        row = next(BY_CLASS[cls.__name__] for cls in type(error).__mro__ if cls.__name__ in BY_CLASS)
+    return row, why
 
 
-def _first_line(text: str) -> str:
-    """The message without obstore's dump of its inner error."""
-    return text.partition("\n\nDebug source:")[0].strip().replace("\n", " ") or "no reason given"
+def _code_and_reason(text: str) -> tuple[str, str]:
+    """S3's error code, and its message or obstore's without the dump of the inner error."""
+    code, said = _CODE.search(text), _MESSAGE.search(text)
+    if code is not None:
+        return code[1], f"{code[1]}: {said[1]}" if said else code[1]
+    outer, _, dump = text.partition("\n\nDebug source:")
+    inner = _INNER.findall(dump)
+    why = outer.strip().replace("\n", " ") or "it took too long"
+    return "", f"{why} ({inner[-1]})" if inner else why

@@ -9,6 +9,7 @@ __all__ = ["RESERVED", "check_key", "split_prefix"]
 RESERVED = ".starburst-tmp"
 """First part of a key that no object may have: a folder keeps unfinished files there."""
 
+_SUSPECT = ("//", ".", "\\")
 _MAX_KEY_BYTES = 1024
 _MAX_PART_BYTES = 255
 
@@ -26,7 +27,7 @@ def check_key(key: str) -> str:
         StoreError: It has an empty, ``.`` or ``..`` part, a control character, or is too long.
     """
     # A quick way out for what nearly all keys are: this runs for every request.
-    if key.isascii() and key.isprintable() and "//" not in key and "." not in key and 0 < len(key) < 128:
+    if key.isascii() and key.isprintable() and 0 < len(key) < 128 and not any(bad in key for bad in _SUSPECT):
         if key[0] != "/" and key[-1] != "/":
             return key
         raise _refused(key, "it begins or ends with a slash")
@@ -34,6 +35,8 @@ def check_key(key: str) -> str:
     for part in parts:
         if part in {"", ".", ".."}:
             raise _refused(key, f"it has the part {part!r}")
+        if "\\" in part:
+            raise _refused(key, "it has a backslash, which some servers take for a slash")
         if any(ch < " " or "\x7f" <= ch < "\xa0" for ch in part):
             raise _refused(key, "it has a control character")
         try:

@@ -47,7 +47,7 @@ def open_store(
     if scheme == "memory":
         return MemoryStore(_memory_name_of(url))
     if scheme == "s3":
-        from starburst.store.s3 import open_s3  # noqa: PLC0415 - obstore is loaded for S3 only
+        from starburst.store.s3_open import open_s3  # obstore is loaded for S3 only
 
         return open_s3(url, clock=clock or SystemClock(), profile=profile, region=region)
     raise InvalidStoreURL(f"{url!r} is of an unknown kind: {scheme}://", hint=_KINDS)
