@@ -48,8 +48,8 @@ class Report:
         table = Table(title=f"median of {self.repeat}", title_justify="left")
         table.add_column("figure")
         table.add_column("contender")
-        for title in ("median", "min", "max", "MAD"):
-            table.add_column(title, justify="right")
+        for title in ("median", "min", "max", "MAD", "n"):
+            table.add_column(title, justify="right", no_wrap=True)
         table.add_column("limit")
         table.add_column("")
         for figure in self.figures:
@@ -58,6 +58,7 @@ class Report:
                     (cell.median, min(cell.samples), max(cell.samples), cell.mad) if cell.samples else ()
                 )
                 shown = [_number(number) for number in numbers] or ["-"] * 4
+                shown.append(str(len(cell.samples)))
                 ours = cell.contender == OURS
                 table.add_row(
                     f"{figure.title} [{figure.unit}]".replace("[", r"\[") if row == 0 else "",
@@ -145,7 +146,7 @@ def _version(package: str) -> str:
 
 
 def _number(value: float) -> str:
-    return f"{value:,.0f}" if value >= 1_000 else f"{value:.3g}" if value >= 1 else f"{value:.3f}"
+    return f"{value:,.0f}" if value >= 1_000 else f"{value:.3g}"
 
 
 def _coloured(verdict: str) -> str:
