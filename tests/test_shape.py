@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import json
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -29,14 +30,22 @@ LEAKS = re.compile(
 )
 
 
-def tracked(*patterns: str) -> list[Path]:
-    """Files under version control, or all of them where this is no clone (an unpacked archive)."""
-    if (ROOT / ".git").exists():
-        command = ["git", "-C", str(ROOT), "ls-files", "-z", "--", *patterns]
-        names = subprocess.run(command, check=True, capture_output=True, text=True).stdout.split("\0")
-        return [path for name in names if name and (path := ROOT / name).is_file()]
-    found = (path for pattern in patterns or ("*",) for path in ROOT.rglob(pattern) if path.is_file())
-    return [path for path in found if not any(part.startswith(".venv") for part in path.parts)]
+def tracked(pattern: str = "*") -> list[Path]:
+    """Files under version control; without git or outside a clone, all files that are not hidden or built."""
+    command = ["git", "-C", str(ROOT), "ls-files", "-z", "--", pattern]
+    if shutil.which("git") and (ROOT / ".git").exists():
+        listing = subprocess.run(command, check=False, capture_output=True, text=True)
+        if listing.returncode == 0:
+            return [path for name in listing.stdout.split("\0") if name and (path := ROOT / name).is_file()]
+    return [
+        path
+        for path in ROOT.rglob(pattern)
+        if path.is_file()
+        and not any(
+            part.startswith(".") or part in {"__pycache__", "results"}
+            for part in path.relative_to(ROOT).parts[:-1]
+        )
+    ]
 
 
 def loaded_by(*modules: str) -> set[str]:
