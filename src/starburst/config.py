@@ -144,7 +144,7 @@ def get_value(name: str) -> Any:
     Raises:
         ConfigError: No setting has this name, or :func:`load_settings` fails.
     """
-    _check_name(name, "settings")
+    _check_name(name)
     return getattr(load_settings(), name)
 
 
@@ -161,7 +161,7 @@ def set_value(name: str, text: str) -> Path:
     Raises:
         ConfigError: The name or the value is wrong, or the file cannot be written.
     """
-    _check_name(name, "settings")
+    _check_name(name)
     value = _parse(name, text, f"{name!r}")
     path = config_path()
     values = _read(path) | {name: value}
@@ -176,7 +176,7 @@ def unset_value(name: str) -> Path:
     Raises:
         ConfigError: The name is wrong, or the file cannot be written.
     """
-    _check_name(name, "settings")
+    _check_name(name)
     path = config_path()
     values = _read(path)
     if name in values:
@@ -188,7 +188,7 @@ def unset_value(name: str) -> Path:
 def _folder(variable: str, kind: str) -> Path:
     if given := os.environ.get(variable):
         return Path(given).expanduser()
-    import platformdirs  # noqa: PLC0415 - `import starburst` stays quick
+    import platformdirs
 
     return Path(getattr(platformdirs, kind)("starburst"))
 
@@ -197,12 +197,12 @@ def _variable(name: str) -> str:
     return f"STARBURST_{name.upper()}"
 
 
-def _check_name(name: str, where: str) -> None:
+def _check_name(name: str, where: str = "") -> None:
     if name not in Settings.names():
         near = difflib.get_close_matches(name, Settings.names(), n=1)
         guess = f"did you mean {near[0]!r}? " if near else ""
         raise ConfigError(
-            f"{name!r} in {where} is not a setting", hint=f"{guess}valid names: {', '.join(Settings.names())}"
+            f"{name!r}{where} is not a setting", hint=f"{guess}valid names: {', '.join(Settings.names())}"
         )
 
 
@@ -218,7 +218,7 @@ def _read(path: Path) -> dict[str, Any]:
     except OSError as error:
         raise ConfigError(f"the settings file {path} cannot be read: {error.strerror or error}") from error
     for name in values:
-        _check_name(name, str(path))
+        _check_name(name, f" in {path}")
     return values
 
 
