@@ -85,17 +85,6 @@ class Bench:
             asyncio.run(self.provider.stop(folder.name, grace_s=0))
 
 
-def ask(program, command):
-    program.stdin.write(command + "\n")
-    program.stdin.flush()
-    return json.loads(program.stdout.readline())
-
-
-def lives(pid):
-    seen = processes.look(pid)
-    return seen is not None and seen.state != "zombie"
-
-
 @pytest.fixture
 def bench(tmp_path):
     bench = Bench(tmp_path)

@@ -7,9 +7,8 @@ import subprocess
 import sys
 
 import pytest
-from toys import HERE
+from toys import HERE, ask, lives
 
-from conftest import ask, lives
 from starburst.compute import processes
 from starburst.errors import ProviderError
 

@@ -7,9 +7,8 @@ import threading
 
 import psutil
 import pytest
-from toys import toy_provider, toy_worker_command
+from toys import ask, lives, toy_provider, toy_worker_command
 
-from conftest import ask, lives
 from starburst.compute.base import LaunchSpec, supervisor_command, worker_command
 from starburst.compute.local import LocalProvider
 from starburst.errors import ProviderError

@@ -1,8 +1,10 @@
 """Providers whose workers are toy_worker.py; the environment variable TOY_MODE of the spec chooses what they do."""
 
+import json
 import sys
 from pathlib import Path
 
+from starburst.compute import processes
 from starburst.compute.local import LocalProvider
 
 HERE = Path(__file__).parent
@@ -31,3 +33,15 @@ def toy_provider(folder, **options):
         folder,
         **{"worker_command": toy_worker_command, "supervisor_command": toy_supervisor_command, **options},
     )
+
+
+def ask(program, command):
+    """Send a command to a running toy_launcher.py and return its answer."""
+    program.stdin.write(command + "\n")
+    program.stdin.flush()
+    return json.loads(program.stdout.readline())
+
+
+def lives(pid):
+    seen = processes.look(pid)
+    return seen is not None and seen.state != "zombie"
