@@ -1,0 +1,263 @@
+"""The agent: one per worker. It claims chunks, keeps runners busy, flushes results and shows that it lives.
+
+    board ──claim──▶ slot ──job──▶ runner (process)
+                      │ ◀─runs────
+                      └─flush──▶ results/<chunk>/<first>, done/<chunk>…
+
+It takes store, clock and runner launcher as arguments, so that a whole system of agents can run in one process on a
+virtual clock.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import TypeVar
+
+from starburst.clock import Clock, backoff_s
+from starburst.errors import AccessDenied, StoreError, StoreFull, StoreUnavailable
+from starburst.protocol.keys import Keys
+from starburst.protocol.records import Manifest
+from starburst.protocol.sessions import EventLog, append_event
+from starburst.protocol.state import SessionState
+from starburst.store.base import Store
+from starburst.worker.board import Board, Held
+from starburst.worker.heartbeat import Pulse
+from starburst.worker.objects_cache import ObjectCache
+from starburst.worker.runner_process import RunnerLauncher, RunnerPort
+from starburst.worker.slot import Slot
+
+__all__ = ["Agent", "AgentOptions"]
+
+log = logging.getLogger(__name__)
+T = TypeVar("T")
+
+_STORE_PATIENCE_S = 300.0
+_DRAIN_S = 30.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AgentOptions:
+    """What one worker is told when it starts.
+
+    Attributes:
+        worker: Its name.
+        ordinal: Its number among the workers.
+        slots: How many tasks it runs at a time.
+        memory_bytes: Memory that its runners may use together, or None.
+        drain_s: Seconds that running tasks get to finish when it is asked to stop.
+    """
+
+    worker: str
+    ordinal: int = 0
+    slots: int = 1
+    memory_bytes: int | None = None
+    drain_s: float = _DRAIN_S
+
+
+class Agent:
+    """Works for a session until there is nothing to do, the session ends, or it is asked to stop.
+
+    Args:
+        store: The session's store.
+        manifest: Its manifest.
+        options: About this worker.
+        clock: Time.
+        launch_runner: Starts a runner.
+        cache: Where large objects are kept.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        manifest: Manifest,
+        options: AgentOptions,
+        *,
+        clock: Clock,
+        launch_runner: RunnerLauncher,
+        cache: ObjectCache,
+    ) -> None:
+        self.store = store
+        self.manifest = manifest
+        self.clock = clock
+        self.worker = options.worker
+        self.keys = Keys(manifest.session_id)
+        self.state = SessionState.of(manifest)
+        self.flush_s = max(0.25, 4 * store.poll.max_s)
+        self.stopping = ""
+        memory = options.memory_bytes
+        self.runner_memory_bytes = None if memory is None else memory // options.slots
+        self.board = Board(
+            store,
+            self.keys,
+            manifest,
+            worker=options.worker,
+            ordinal=options.ordinal,
+            clock=clock,
+            state=self.state,
+        )
+        self.pulse = Pulse(
+            store,
+            self.keys,
+            worker=options.worker,
+            slots=options.slots,
+            clock=clock,
+            running=lambda: tuple(task for slot in self._slots if (task := slot.running())),
+        )
+        self._launch_runner = launch_runner
+        self._cache = cache
+        self._drain_s = options.drain_s
+        self._events = EventLog(store, self.keys)
+        self._claiming = asyncio.Lock()
+        self._looked_at = float("-inf")
+        self._poll_s = store.poll.min_s
+        self._busy_at = clock.monotonic()
+        self._wanted = False
+        self._slots = [Slot(self) for _ in range(options.slots)]
+
+    async def run(self) -> str:
+        """Work; returns why it stopped, in a few words."""
+        await self.persist(self.pulse.beat)
+        pulse = asyncio.ensure_future(self._pulse_loop())
+        slots = [asyncio.ensure_future(slot.run()) for slot in self._slots]
+        try:
+            await asyncio.gather(*slots)
+        finally:
+            for task in (pulse, *slots):
+                task.cancel()
+            await asyncio.gather(pulse, *slots, return_exceptions=True)
+            await self._withdraw_wanted()
+            self.pulse.say("stopped", self.stopping or "an error of its own; see its log")
+            with contextlib.suppress(StoreError):
+                await self.pulse.beat()
+        return self.stopping
+
+    def stop(self, reason: str, *, at_once: bool = False) -> None:
+        """Claim no more; give running tasks :attr:`AgentOptions.drain_s` (or no time) to finish."""
+        if not self.stopping:
+            log.info("stopping: %s", reason)
+            self.stopping = reason
+            self.pulse.say("draining", reason)
+        for slot in self._slots:
+            slot.drain(0.0 if at_once else self._drain_s)
+
+    async def new_runner(self) -> RunnerPort:
+        """Start a runner.
+
+        Raises:
+            OSError: It does not start.
+        """
+        return await self._launch_runner(self._cache.locate)
+
+    async def next_held(self, *, fresh_only: bool = False) -> Held | None:
+        """A chunk to work on, or None if there is none just now.
+
+        Args:
+            fresh_only: Leave chunks that others have given back or lost to idle workers.
+        """
+        async with self._claiming:
+            if self.stopping:
+                return None
+            held = await self.board.claim_fresh()
+            if held is None and await self._look_due() and await self.board.look_for_batches():
+                held = await self.board.claim_fresh()
+            if held is None and not fresh_only and self.board.open_batches:
+                held = await self.board.claim_abandoned(every_s=self._poll_s)
+            if held is not None:
+                self._busy_at = self.clock.monotonic()
+                self._poll_s = self.store.poll.min_s
+                await self._withdraw_wanted()
+            return held
+
+    async def rest(self) -> None:
+        """A slot has nothing to do: ask for a share if others are at work, then wait a little."""
+        now = self.clock.monotonic()
+        if self._working:
+            self._busy_at = now
+        elif now - self._busy_at >= self.manifest.idle_timeout_s:
+            self.stop("nothing to do for the idle timeout")
+            return
+        if self.board.others_at_work and not self._wanted:
+            self._wanted = True
+            await self.store.overwrite(self.keys.wanted_by(self.worker), b"")
+        elif not self.board.others_at_work:
+            await self._withdraw_wanted()
+        await self.clock.sleep(self._poll_s)
+        self._poll_s = min(self._poll_s * 1.2, self.store.poll.max_s)
+
+    async def askers(self) -> int:
+        """How many other workers ask for a share."""
+        listed = await self.store.list(self.keys.wanted)
+        names = {info.key.rsplit("/", 1)[1] for info in listed}
+        return len(names - {self.worker} - set(self.state.lost))
+
+    async def persist(self, action: Callable[[], Awaitable[T]]) -> T:
+        """Do something with the store, and again for minutes while it is unavailable or full.
+
+        Raises:
+            StoreError: It refused, or did not recover.
+        """
+        started = self.clock.monotonic()
+        attempt = 0
+        while True:
+            try:
+                return await action()
+            except (StoreUnavailable, StoreFull) as error:
+                if self.clock.monotonic() - started > _STORE_PATIENCE_S:
+                    raise
+                log.warning("the store does not take it, trying again: %s", error)
+                await self.clock.sleep(backoff_s(attempt, base_s=0.2))
+                attempt += 1
+
+    async def _look_due(self) -> bool:
+        now = self.clock.monotonic()
+        due = now - self._looked_at >= self._poll_s * 0.9
+        if due:
+            self._looked_at = now
+        return due
+
+    async def _withdraw_wanted(self) -> None:
+        if self._wanted:
+            self._wanted = False
+            with contextlib.suppress(StoreError):
+                await self.store.delete([self.keys.wanted_by(self.worker)])
+
+    async def _pulse_loop(self) -> None:
+        """Beat, read events, watch the deadline; nothing of it waits for user code."""
+        beat_at = news_at = float("-inf")
+        while True:
+            now = self.clock.monotonic()
+            try:
+                if now - news_at >= self.manifest.heartbeat_s / 2:
+                    news_at = now
+                    await self._take_news()
+                if now - beat_at >= self.manifest.heartbeat_s:
+                    beat_at = now
+                    await self.pulse.beat()
+            except AccessDenied as error:
+                log.warning("%s", error)
+                self.stop(f"the store refuses this worker: {error.message}")
+            except StoreError as error:
+                log.warning("no heartbeat: %s", error)
+            for slot in self._slots:
+                slot.check(now)
+            await self.clock.sleep(min(0.05, self.manifest.heartbeat_s / 2))
+
+    async def _take_news(self) -> None:
+        for event in await self._events.news():
+            self.state.apply(event)
+        for seq, error in self.board.damaged():
+            data = {"batch": seq, "error": str(error)}
+            await append_event(self.store, self.keys, self.clock, "damaged", by=self.worker, data=data)
+        what = self.state.name(self.clock.time())
+        if what != "open":
+            self.stop(f"the session is {what}", at_once=what != "closed" or not self._working)
+        elif self.worker in self.state.lost:
+            self.stop("it was given up for lost and replaced", at_once=True)
+
+    @property
+    def _working(self) -> bool:
+        return any(slot.holding is not None for slot in self._slots)

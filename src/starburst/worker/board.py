@@ -1,0 +1,327 @@
+"""What a worker knows of the session's chunks, and how it gets hold of one."""
+
+from __future__ import annotations
+
+import logging
+from bisect import bisect_right
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from starburst.clock import Clock
+from starburst.errors import CorruptObject, IncompatibleVersion, ObjectNotFound
+from starburst.protocol.claims import Liveness, end_after, first_claim, holder_of, takeover
+from starburst.protocol.keys import ChunkId, Keys
+from starburst.protocol.pack import Pack, PackIndex, encode_pack
+from starburst.protocol.records import BatchHeader, Claim, Manifest, decode_json, encode_json
+from starburst.protocol.results import chain_end, finish_chunk
+from starburst.protocol.sessions import publish_batch, read_batch
+from starburst.protocol.state import SessionState
+from starburst.store.base import Store
+
+__all__ = ["Batch", "Board", "Held"]
+
+log = logging.getLogger(__name__)
+
+Buffer = bytes | bytearray | memoryview
+_COLLISIONS_BEFORE_SURVEY = 2
+
+
+@dataclass(slots=True)
+class Batch:
+    """One submission, with the chunks that shares have added.
+
+    Attributes:
+        ends: For each chunk's first task where it was announced to end.
+        taken: Chunks that somebody has claimed, as far as we know.
+        done: Chunks with a marker.
+        own: Chunks that this worker holds.
+    """
+
+    seq: int
+    header: BatchHeader
+    source: PackIndex | Pack
+    ends: dict[int, int]
+    order: list[int]
+    taken: set[int] = field(default_factory=set)
+    done: set[int] = field(default_factory=set)
+    own: set[int] = field(default_factory=set)
+    complete: bool = False
+    cursor: int = 0
+
+    @classmethod
+    def of(cls, seq: int, header: BatchHeader, source: PackIndex | Pack) -> Batch:
+        """The batch as it was submitted."""
+        pairs = zip(header.firsts, header.counts, strict=True)
+        return cls(seq, header, source, {f: f + n for f, n in pairs}, list(header.firsts))
+
+    def add_parts(self, parts: Iterable[tuple[int, int]]) -> None:
+        """Chunks that a share announced; known ones change nothing."""
+        for first, end in parts:
+            if first not in self.ends:
+                self.ends[first] = end
+                self.order.append(first)
+
+    def frame_of(self, task: int) -> tuple[int, int, int]:
+        """The frame that holds a task's call, the frame's first task and how many it holds."""
+        i = bisect_right(self.header.firsts, task) - 1
+        return i, self.header.firsts[i], self.header.counts[i]
+
+
+@dataclass(slots=True)
+class Held:
+    """A chunk that this worker holds.
+
+    Attributes:
+        log: Its claim log as we know it; ours is the last record.
+        end: Where it ends now.
+        position: The first task without a flushed result.
+        fenced: Whether every earlier holder is shut out (there was none, or we have won a flush).
+        ok: Tasks with a value before ``position``.
+        failed: Tasks without one before ``position``.
+    """
+
+    batch: Batch
+    chunk: ChunkId
+    log: list[Claim]
+    end: int
+    position: int
+    fenced: bool
+    ok: int = 0
+    failed: int = 0
+
+    @property
+    def attempt(self) -> int:
+        """How often the task at its start has been tried, this time included."""
+        return self.log[-1].attempt
+
+
+class Board:
+    """Finds and claims chunks for one worker.
+
+    Args:
+        store: The session's store.
+        keys: Its keys.
+        manifest: Its manifest.
+        worker: Our name.
+        ordinal: Our number among the workers: where in the list of chunks we begin.
+        clock: For time stamps and leases.
+        state: The session's state, kept up to date by the agent.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        keys: Keys,
+        manifest: Manifest,
+        *,
+        worker: str,
+        ordinal: int,
+        clock: Clock,
+        state: SessionState,
+    ) -> None:
+        self._store = store
+        self._keys = keys
+        self._worker = worker
+        self._ordinal = ordinal
+        self._clock = clock
+        self._state = state
+        self.batches: dict[int, Batch] = {}
+        self.liveness = Liveness(manifest.lease_s)
+        self._last_listed: str | None = None
+        self._next_seq = 1
+        self._logs: dict[ChunkId, list[Claim]] = {}
+        self._surveyed_at = float("-inf")
+        self._lease_s = manifest.lease_s
+        self._watched_at = float("-inf")
+        self._damaged: list[tuple[int, str]] = []
+
+    def damaged(self) -> list[tuple[int, str]]:
+        """Submissions that could not be read since this was asked last, with the reason."""
+        told, self._damaged = self._damaged, []
+        return told
+
+    async def look_for_batches(self) -> bool:
+        """Read submissions that are new; whether there were any."""
+        listed = await self._store.list(self._keys.batches, start_after=self._last_listed)
+        for info in listed:
+            seq = int(info.key.rsplit("/", 1)[1])
+            self._next_seq = seq + 1
+            try:
+                header, source = await read_batch(self._store, info)
+            except CorruptObject as error:
+                log.warning("submission skipped: %s", error)
+                self._damaged.append((seq, error.message))
+            else:
+                if header.source is None:
+                    self.batches[seq] = Batch.of(seq, header, source)
+                elif header.source in self.batches:
+                    ends = (f + n for f, n in zip(header.firsts, header.counts, strict=True))
+                    self.batches[header.source].add_parts(zip(header.firsts, ends, strict=True))
+            self._last_listed = info.key
+        return bool(listed)
+
+    @property
+    def open_batches(self) -> list[Batch]:
+        """Submissions that have, as far as we know, tasks without a result."""
+        cancelled = self._state.cancelled_batches
+        return [b for b in self.batches.values() if not b.complete and b.seq not in cancelled]
+
+    async def claim_fresh(self) -> Held | None:
+        """Claim a chunk that nobody has claimed, as far as we know."""
+        for batch in self.open_batches:
+            collisions = 0
+            while (first := self._candidate(batch)) is not None:
+                batch.taken.add(first)
+                chunk = ChunkId(batch.seq, first)
+                claim = first_claim(self._worker, first, self._clock.time())
+                if await self._store.create(self._keys.claim(chunk, 1), encode_json(claim)):
+                    batch.own.add(first)
+                    return Held(batch, chunk, [claim], batch.ends[first], first, fenced=True)
+                collisions += 1
+                if collisions % _COLLISIONS_BEFORE_SURVEY == 0:
+                    await self._survey(batch)
+        return None
+
+    async def claim_abandoned(self, *, every_s: float) -> Held | None:
+        """Claim a chunk whose holder gave it back or is lost; surveys at most once in ``every_s``.
+
+        Fresh chunks that a survey brings to light are claimed, too.
+        """
+        now = self._clock.monotonic()
+        if now - self._surveyed_at < every_s:
+            return None
+        self._surveyed_at = now
+        for batch in self.open_batches:
+            latest = await self._survey(batch)
+            if batch.complete:
+                continue
+            for first in sorted(batch.taken - batch.done - batch.own):
+                chunk = ChunkId(batch.seq, first)
+                held = await self._take_over(batch, chunk, latest.get(first, 0))
+                if held is not None:
+                    return held
+        return await self.claim_fresh()
+
+    @property
+    def others_at_work(self) -> bool:
+        """Whether somebody else holds a chunk that is not done."""
+        return any(batch.taken - batch.done - batch.own for batch in self.open_batches)
+
+    def forget(self, held: Held, *, done: bool) -> None:
+        """We hold the chunk no longer."""
+        held.batch.own.discard(held.chunk.first)
+        if done:
+            held.batch.done.add(held.chunk.first)
+
+    async def frame(self, batch: Batch, i: int) -> Buffer:
+        """The arguments of chunk ``i`` of a submission.
+
+        Raises:
+            CorruptObject: They are damaged.
+        """
+        if isinstance(batch.source, Pack):
+            return batch.source.frame(i)
+        info = batch.source.frames[i]
+        stored = await self._store.get_range(batch.source.key, info.offset, info.stored_bytes)
+        return batch.source.frame(i, stored)
+
+    async def append(self, held: Held, record: Claim) -> bool:
+        """Write the next record of a chunk's claim log; False if somebody else took the chunk over."""
+        key = self._keys.claim(held.chunk, len(held.log) + 1)
+        if not await self._store.create(key, encode_json(record)):
+            return False
+        held.log.append(record)
+        return True
+
+    async def publish_parts(self, batch: Batch, parts: list[tuple[int, int]]) -> None:
+        """Announce chunks that were split off; announcing them twice does no harm."""
+        header = BatchHeader(
+            n_tasks=sum(end - first for first, end in parts),
+            firsts=tuple(first for first, _ in parts),
+            counts=tuple(end - first for first, end in parts),
+            source=batch.seq,
+            at=self._clock.time(),
+        )
+        body = encode_pack(header, [])
+        await publish_batch(self._store, self._keys, lambda _: body, next_seq=self._next_seq)
+        batch.add_parts(parts)
+
+    def _candidate(self, batch: Batch) -> int | None:
+        """The next chunk to try: our own place in each round first, then whatever is free."""
+        lanes = max(1, batch.header.lanes)
+        while batch.cursor * lanes < len(batch.order):
+            place = batch.cursor * lanes + self._ordinal % lanes
+            batch.cursor += 1
+            if place < len(batch.order) and batch.order[place] not in batch.taken:
+                return batch.order[place]
+        return next((first for first in batch.order if first not in batch.taken), None)
+
+    async def _survey(self, batch: Batch) -> dict[int, int]:
+        """Learn which chunks of a batch are claimed and done; the number of each chunk's last claim."""
+        done = 0
+        for info in await self._store.list(self._keys.done_marks(batch.seq)):
+            mark = self._keys.parse_done(info.key)
+            batch.done.add(mark.chunk.first)
+            done += mark.ok + mark.failed
+        batch.complete = done >= batch.header.n_tasks
+        latest: dict[int, int] = {}
+        if not batch.complete:
+            for info in await self._store.list(self._keys.claims(batch.seq)):
+                chunk, n = self._keys.parse_claim(info.key)
+                latest[chunk.first] = n
+            batch.taken.update(latest)
+        return latest
+
+    async def _take_over(self, batch: Batch, chunk: ChunkId, n: int) -> Held | None:
+        if n == 0 or chunk.first not in batch.ends:
+            return None
+        log_ = self._logs.setdefault(chunk, [])
+        try:
+            for i in range(len(log_) + 1, n + 1):
+                key = self._keys.claim(chunk, i)
+                log_.append(decode_json(Claim, await self._store.get(key), key))
+        except (CorruptObject, IncompatibleVersion, ObjectNotFound) as error:
+            log.warning("claim not readable: %s", error)
+            return None
+        holder = holder_of(log_)
+        if holder is not None and not await self._is_lost(holder):
+            return None
+        end = end_after(log_, batch.ends[chunk.first])
+        position, ok, failed, moved = await chain_end(self._store, self._keys, chunk)
+        if moved or position >= end:
+            await self._mend(batch, chunk, log_, (position, end, ok, failed), moved=moved)
+            return None
+        held = Held(batch, chunk, list(log_), end, position, fenced=False, ok=ok, failed=failed)
+        if not await self.append(held, takeover(log_, self._worker, position, self._clock.time())):
+            return None
+        batch.own.add(chunk.first)
+        await self._publish_again(batch, log_)
+        return held
+
+    async def _mend(
+        self, batch: Batch, chunk: ChunkId, log_: list[Claim], seen: tuple[int, int, int, int], *, moved: bool
+    ) -> None:
+        """Its holder was lost between the last result and the marker: do what was left to do."""
+        position, end, ok, failed = seen
+        await self._publish_again(batch, log_)
+        if moved and position < end:
+            await self.publish_parts(batch, [(task, task + 1) for task in range(position, end)])
+        await finish_chunk(self._store, self._keys, chunk, ok, failed)
+        batch.done.add(chunk.first)
+
+    async def _publish_again(self, batch: Batch, log_: list[Claim]) -> None:
+        shares = [record for record in log_ if record.kind == "share"]
+        if shares:
+            await self.publish_parts(batch, list(shares[-1].parts))
+
+    async def _is_lost(self, worker: str) -> bool:
+        if worker in self._state.lost:
+            return True
+        now = self._clock.monotonic()
+        if now - self._watched_at >= self._lease_s / 10:
+            self._watched_at = now
+            listed = await self._store.list(self._keys.workers)
+            names = {info.key.rsplit("/", 1)[1]: info.version for info in listed}
+            self.liveness.observe(now, names)
+        self.liveness.expect(now, worker)
+        return self.liveness.is_lost(now, worker)

@@ -1,0 +1,170 @@
+"""A chunk in a worker's hands: what is finished of it, its flushes, its end."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+from typing import Any, Protocol, TypeVar
+
+from starburst.clock import Clock
+from starburst.protocol.claims import release, share
+from starburst.protocol.keys import Keys
+from starburst.protocol.pack import encode_pack
+from starburst.protocol.records import Failure, ResultHeader
+from starburst.protocol.results import Run, encode_result, finish_chunk
+from starburst.store.base import Store
+from starburst.worker.board import Board, Held
+
+__all__ = ["Holding", "Office"]
+
+log = logging.getLogger(__name__)
+T = TypeVar("T")
+
+
+class Office(Protocol):
+    """What a chunk needs of its agent."""
+
+    store: Store
+    keys: Keys
+    clock: Clock
+    board: Board
+    worker: str
+
+    async def persist(self, action: Callable[[], Awaitable[T]]) -> T:
+        """Do something with the store, with patience."""
+        ...
+
+
+class Holding:
+    """One held chunk.
+
+    Args:
+        office: The agent.
+        held: The chunk.
+    """
+
+    def __init__(self, office: Office, held: Held) -> None:
+        self._office = office
+        self.held = held
+        self.superseded = False
+        self.flushed_at = self.started_at = office.clock.monotonic()
+        self._pending = Run()
+        self._flight = Run()
+        self._flushing: asyncio.Task[None] | None = None
+
+    @property
+    def position(self) -> int:
+        """The first task that has no outcome yet."""
+        return self.held.position + self._flight.count + self._pending.count
+
+    @property
+    def done(self) -> bool:
+        """Whether each of its tasks has an outcome."""
+        return self.position >= self.held.end
+
+    @property
+    def unflushed_bytes(self) -> int:
+        """Bytes that are not in the store yet."""
+        return self._pending.size_bytes + self._flight.size_bytes
+
+    @property
+    def has_news(self) -> bool:
+        """Whether there is something to flush."""
+        return self._pending.count > 0
+
+    def take(self, run: Run) -> None:
+        """Some more tasks are finished."""
+        self._pending.extend(run)
+
+    def fail(self, failure: Failure) -> Run:
+        """The next task has failed; returns it as a run."""
+        run = Run()
+        run.add_failure(failure)
+        self.take(run)
+        return run
+
+    def start_flush(self, then: Callable[[], Any] = lambda: None) -> None:
+        """Write what is finished, unless that is under way; ``then`` is called if the chunk was taken over."""
+        if (self._flushing is None or self._flushing.done()) and self.has_news and not self.superseded:
+            self._flushing = asyncio.ensure_future(self._flush(self._flushing, then))
+
+    async def close(self) -> None:
+        """Flush all, then mark the chunk done or give it back.
+
+        Raises:
+            StoreError: The store did not take it for minutes.
+        """
+        while (self.has_news or self._flushing is not None) and not self.superseded:
+            self.start_flush()
+            flushing, self._flushing = self._flushing, None
+            if flushing is not None:
+                await flushing
+        office, held = self._office, self.held
+        if self.superseded:
+            log.info("chunk %s was taken over by another worker; our copy is dropped", held.chunk)
+            office.board.forget(held, done=False)
+        elif held.position >= held.end:
+            await office.persist(
+                lambda: finish_chunk(office.store, office.keys, held.chunk, held.ok, held.failed)
+            )
+            office.board.forget(held, done=True)
+        else:
+            await office.persist(self.release)
+
+    async def release(self) -> None:
+        """Give it back."""
+        held = self.held
+        await self._office.board.append(held, release(held.log[-1], self._office.clock.time()))
+        self._office.board.forget(held, done=False)
+
+    async def give_away(self, parts: list[tuple[int, int]]) -> bool:
+        """Turn the end of the chunk, ``parts``, into chunks of their own; False if it was ours no longer."""
+        office, held = self._office, self.held
+        held.end = parts[0][0]
+        record = share(held.log[-1], parts, office.clock.time())
+        if not await office.persist(lambda: office.board.append(held, record)):
+            self.superseded = True
+            return False
+        await office.persist(lambda: office.board.publish_parts(held.batch, parts))
+        return True
+
+    async def scatter(self) -> None:
+        """Close the chain here and make each task that is left a chunk of its own."""
+        office, held = self._office, self.held
+        end = ResultHeader(
+            first=held.position, count=0, worker=office.worker, attempt=held.attempt, moved=True
+        )
+        key = office.keys.result(held.chunk, held.position)
+        if not await office.persist(lambda: office.store.create(key, encode_pack(end, []))):
+            self.superseded = True
+            return
+        parts = [(task, task + 1) for task in range(held.position, held.end)]
+        await office.persist(lambda: office.board.publish_parts(held.batch, parts))
+        held.end = held.position
+
+    async def _flush(self, before: asyncio.Task[None] | None, then: Callable[[], Any]) -> None:
+        """Write the next link of the chunk's chain."""
+        if before is not None:
+            await before
+        office, held = self._office, self.held
+        self._flight, self._pending = self._pending, Run()
+        run = self._flight
+        self.flushed_at = office.clock.monotonic()
+        key = office.keys.result(held.chunk, held.position)
+        body = encode_result(
+            run,
+            first=held.position,
+            worker=office.worker,
+            attempt=held.attempt,
+            compress=office.store.compresses,
+        )
+        if not await office.persist(lambda: office.store.create(key, body)):
+            self.superseded = True
+            then()
+            return
+        held.fenced = True
+        held.position += run.count
+        held.ok += run.ok
+        held.failed += run.failed
+        self._flight = Run()

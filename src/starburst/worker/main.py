@@ -1,0 +1,143 @@
+"""A worker's entry point: open the session, check that we fit, work, leave."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import logging
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Sequence
+from typing import Literal
+
+from starburst.clock import SystemClock
+from starburst.errors import IncompatibleVersion, StarburstError
+from starburst.protocol.keys import Keys, new_worker_id, split_session_url
+from starburst.protocol.records import Manifest
+from starburst.protocol.sessions import read_manifest
+from starburst.store import open_store
+from starburst.store.base import Store
+from starburst.worker.agent import Agent, AgentOptions
+from starburst.worker.heartbeat import Pulse
+from starburst.worker.objects_cache import ObjectCache
+from starburst.worker.runner_process import RunnerPort, RunnerProcess
+
+__all__ = ["main", "run_worker"]
+
+log = logging.getLogger("starburst.worker")
+
+EXIT_OK = 0
+EXIT_FAILED = 1
+EXIT_REFUSED = 3
+_LAST_RESORT_S = 30.0
+
+
+def run_worker(url: str, *, worker: str | None = None, ordinal: int = 0, slots: int | None = None) -> int:
+    """Work for the session at ``url`` until it has nothing to do or ends.
+
+    Args:
+        url: The session's URL, ``<store>/sessions/<id>``.
+        worker: Our name; None makes one.
+        ordinal: Our number among the workers; it only spreads where workers begin.
+        slots: Tasks at a time; None takes the session's option.
+
+    Returns:
+        0 if it left in order, 1 if it failed, 3 if it does not fit the session.
+
+    Raises:
+        StarburstError: The URL, the store or the session is not there.
+    """
+    logging.basicConfig(
+        stream=sys.stderr,
+        level=os.environ.get("STARBURST_LOG", "INFO").upper(),
+        format="%(asctime)s %(levelname)s %(message)s",
+    )
+    root_url, session_id = split_session_url(url)
+    return asyncio.run(_work(root_url, session_id, worker or new_worker_id(), ordinal, slots))
+
+
+async def _work(root_url: str, session_id: str, worker: str, ordinal: int, slots: int | None) -> int:
+    clock = SystemClock()
+    store = open_store(root_url, clock=clock)
+    manifest = await read_manifest(store, session_id)
+    options = AgentOptions(
+        worker=worker,
+        ordinal=ordinal,
+        slots=slots or manifest.slots,
+        memory_bytes=manifest.memory_bytes,
+    )
+    if (why := _misfit(manifest)) is not None:
+        await _refuse(store, manifest, options, why)
+        return EXIT_REFUSED
+
+    async def launch_runner(locate: object) -> RunnerPort:
+        return await RunnerProcess.start(locate, sys_path=manifest.environment.sys_path)  # type: ignore[arg-type]
+
+    cache = ObjectCache(store, Keys(session_id))
+    agent = Agent(store, manifest, options, clock=clock, launch_runner=launch_runner, cache=cache)
+    loop = asyncio.get_running_loop()
+    loop.add_signal_handler(signal.SIGTERM, lambda: agent.stop("asked to stop (SIGTERM)"))
+    loop.add_signal_handler(signal.SIGINT, lambda: agent.stop("interrupted", at_once=True))
+    _watch_deadline(agent)
+    log.info("worker %s works for %s in %s", worker, session_id, root_url)
+    try:
+        reason = await agent.run()
+    finally:
+        cache.close()
+    log.info("worker %s leaves: %s", worker, reason)
+    return EXIT_OK
+
+
+def _misfit(manifest: Manifest) -> str | None:
+    ours = f"{sys.version_info.major}.{sys.version_info.minor}"
+    theirs = manifest.environment
+    if theirs.python != ours or theirs.implementation != sys.implementation.name:
+        return (
+            f"this worker runs {sys.implementation.name} {ours}, the session was made with "
+            f"{theirs.implementation} {theirs.python}; pickled functions do not pass between them"
+        )
+    return None
+
+
+async def _refuse(store: Store, manifest: Manifest, options: AgentOptions, why: str) -> None:
+    log.error("%s", why)
+    pulse = Pulse(
+        store,
+        Keys(manifest.session_id),
+        worker=options.worker,
+        slots=options.slots,
+        clock=SystemClock(),
+        running=tuple,
+    )
+    state: Literal["refused"] = "refused"
+    pulse.say(state, why)
+    await pulse.beat()
+
+
+def _watch_deadline(agent: Agent) -> None:
+    """A last resort, in a thread: should the loop be stuck past the deadline, leave all the same."""
+
+    def watch() -> None:
+        while time.time() < agent.state.deadline_at + _LAST_RESORT_S:
+            time.sleep(min(_LAST_RESORT_S, max(1.0, agent.state.deadline_at - time.time())))
+        os._exit(EXIT_FAILED)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """``python -m starburst.worker URL``."""
+    parser = argparse.ArgumentParser(prog="python -m starburst.worker", description=run_worker.__doc__)
+    parser.add_argument("url")
+    parser.add_argument("--worker")
+    parser.add_argument("--ordinal", type=int, default=0)
+    parser.add_argument("--slots", type=int)
+    given = parser.parse_args(arguments)
+    try:
+        return run_worker(given.url, worker=given.worker, ordinal=given.ordinal, slots=given.slots)
+    except (IncompatibleVersion, StarburstError) as error:
+        print(f"starburst worker: {error}", file=sys.stderr)  # noqa: T201 - this is a command
+        return EXIT_FAILED

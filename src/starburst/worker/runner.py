@@ -1,0 +1,277 @@
+"""The runner: a process that runs tasks and may crash, leak or be killed; its agent survives it.
+
+Started by the agent as ``python -m starburst.worker.runner SOCKET_FD PAGE_FD LOG_FD``. The main thread runs tasks,
+a second thread receives messages, so that a trim or the end of the agent is noticed while a task runs.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import faulthandler
+import os
+import queue
+import signal
+import socket
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from starburst.errors import StarburstError
+from starburst.protocol.payload import CallBlock, is_large, load_function
+from starburst.protocol.records import Failure
+from starburst.protocol.results import Run
+from starburst.worker import ipc
+from starburst.worker.objects import ObjectFiles
+from starburst.worker.output import TaskOutput, TaskStream
+from starburst.worker.page import Page
+
+__all__ = ["Runner", "main"]
+
+_REPORT_S = 0.05
+_PR_SET_PDEATHSIG = 1
+
+
+class Runner:
+    """Runs jobs, one after the other.
+
+    Args:
+        sock: To the agent.
+        page: Shared with the agent.
+        output: Where prints go.
+    """
+
+    def __init__(self, sock: socket.socket, page: Page, output: TaskOutput) -> None:
+        self._sock = sock
+        self._page = page
+        self._output = output
+        self._streams = (TaskStream(output, 1), TaskStream(output, 2))
+        self._inbox: queue.SimpleQueue[tuple[ipc.Message, list[memoryview]]] = queue.SimpleQueue()
+        self._sending = threading.Lock()
+        self._functions: dict[str, Callable[..., Any] | BaseException] = {}
+        self._objects = ObjectFiles(self._locate)
+        self._answers: queue.SimpleQueue[ipc.ObjectReady] = queue.SimpleQueue()
+        self._job = -1
+        self._current = -1
+        self._end = 0
+        self._finished = threading.Lock()
+        self._run = Run()
+        self._values: list[Any] = []
+        self._reported_at = 0.0
+        self._busy = threading.Event()
+
+    def run(self) -> None:
+        """Serve until the agent closes the socket."""
+        sys.stdout, sys.stderr = self._streams
+        threading.Thread(target=self._listen, daemon=True).start()
+        threading.Thread(target=self._report_during_long_tasks, daemon=True).start()
+        self._send(ipc.Ready(pid=os.getpid()))
+        while True:
+            match self._inbox.get():
+                case ipc.Setup(sys_path=paths), _:
+                    sys.path.extend(path for path in paths if path not in sys.path)
+                case ipc.FunctionReady(sha256=sha256), frames:
+                    self._functions[sha256] = self._load(frames[0])
+                case ipc.Job() as job, frames:
+                    self._run_job(job, frames[0])
+
+    def _listen(self) -> None:
+        """The second thread. Under the interpreter's lock, its writes and reads of the limits are in order."""
+        try:
+            while True:
+                message, frames = ipc.receive(self._sock)
+                if isinstance(message, ipc.Trim):
+                    self._trim(message)
+                elif isinstance(message, ipc.ObjectReady):
+                    self._answers.put(message)
+                else:
+                    self._inbox.put((message, frames))
+        except (EOFError, OSError):
+            os._exit(0)
+
+    def _trim(self, message: ipc.Trim) -> None:
+        """First the limit, then the look at the task that runs; the main thread does it the other way round."""
+        if message.job == self._job:
+            end = min(message.end, self._end)
+            self._end = end
+            if self._current >= end:
+                end = self._end = self._current + 1
+        else:
+            end = -1
+        self._send(ipc.Trimmed(job=message.job, end=end))
+
+    def _load(self, data: memoryview) -> Callable[..., Any] | BaseException:
+        try:
+            return load_function(data, self._objects.load)
+        except BaseException as error:  # noqa: BLE001 - importing user code may raise anything
+            return error
+
+    def _run_job(self, job: ipc.Job, frame: memoryview) -> None:
+        function = self._functions[job.function]
+        self._job = job.job
+        if isinstance(function, BaseException):
+            for _ in range(job.start, job.end):
+                failure = self._failure("load", function, "the function cannot be loaded here")
+                self._run.add_failure(failure, function)
+            self._report(final=True)
+            return
+        self._end = job.end
+        self._current = job.start - 1
+        calls = CallBlock(job.layout, frame, job.count, self._objects.load)  # type: ignore[arg-type]
+        self._reported_at = time.monotonic()
+        self._busy.set()
+        task = job.start
+        while True:
+            self._current = task
+            if task >= self._end:
+                break
+            started = time.monotonic()
+            self._page.begin(task, started)
+            self._output.begin(f"{job.batch:06d}-{task:08d}")
+            outcome = self._run_task(job, function, calls, task - job.first)
+            now = time.monotonic()
+            task += 1
+            with self._finished:
+                self._run.task_s += now - started
+                if type(outcome) is _Failed:
+                    self._pickle_values()
+                    self._run.add_failure(outcome.failure, outcome.error)
+                else:
+                    self._values.append(outcome)
+            if now - self._reported_at > _REPORT_S or is_large(outcome):
+                self._end_lines()
+                self._report(final=False)
+        self._busy.clear()
+        self._page.begin(-1, 0.0)
+        self._end_lines()
+        self._report(final=True)
+
+    def _report_during_long_tasks(self) -> None:
+        """The third thread: what is finished must not wait for a task that takes hours."""
+        while True:
+            self._busy.wait()
+            time.sleep(2 * _REPORT_S)
+            if time.monotonic() - self._reported_at > 2 * _REPORT_S and (self._values or self._run.count):
+                self._report(final=False)
+
+    def _run_task(self, job: ipc.Job, function: Callable[..., Any], calls: CallBlock, i: int) -> Any:
+        for tries in range(job.retries + 1):
+            try:
+                args, kwargs = calls.call(i)
+            except BaseException as error:  # noqa: BLE001 - loading user classes may raise anything
+                return _Failed(self._failure("load", error, "its arguments cannot be loaded here"), error)
+            try:
+                return function(*args, **kwargs)
+            except BaseException as error:  # noqa: BLE001 - SystemExit, too, fails the task only
+                self._end_lines()
+                if tries < job.retries:
+                    self._run.retried += 1
+                    traceback.print_exc()
+                    continue
+                return _Failed(self._failure("raised", error, "", attempt=job.attempt + tries), error)
+        raise AssertionError("unreachable: the last try returns")
+
+    def _pickle_values(self) -> None:
+        """Pickle the values together, or one by one if one of them cannot be pickled."""
+        if not self._values:
+            return
+        values, self._values = self._values, []
+        try:
+            self._run.add_values(values)
+        except Exception:  # noqa: BLE001 - pickling runs user code
+            for value in values:
+                try:
+                    self._run.add_values([value])
+                except Exception as error:  # noqa: BLE001
+                    kind = f"{type(value).__module__}.{type(value).__qualname__}"
+                    why = f"it returned a {kind.removeprefix('builtins.')}, which cannot be pickled"
+                    self._run.add_failure(self._failure("unpicklable", error, why))
+
+    def _failure(self, kind: Any, error: BaseException, why: str, *, attempt: int = 1) -> Failure:
+        text = "".join(traceback.format_exception(_without_our_frames(error)))
+        said = f"{type(error).__name__}: {error}"
+        return Failure(
+            kind=kind,
+            message=f"{why} ({said})" if why else said,
+            type_name=type(error).__qualname__,
+            traceback=text,
+            output=self._output.tail(),
+            host=socket.gethostname(),
+            attempt=attempt,
+        )
+
+    def _report(self, *, final: bool) -> None:
+        with self._finished:
+            self._pickle_values()
+            run, self._run = self._run, Run()
+            self._reported_at = time.monotonic()
+            message = ipc.Progress(
+                job=self._job,
+                segments=tuple(run.segments),
+                ok=run.ok,
+                failed=run.failed,
+                task_s=run.task_s,
+                retried=run.retried,
+                final=final,
+            )
+            self._send(message, run.frames)
+
+    def _end_lines(self) -> None:
+        for stream in self._streams:
+            stream.end_task()
+
+    def _locate(self, sha256: str) -> str:
+        self._send(ipc.Need(sha256=sha256))
+        answer = self._answers.get()
+        if answer.error:
+            raise StarburstError(f"the large argument {sha256[:12]}… cannot be had: {answer.error}")
+        return answer.path
+
+    def _send(self, message: ipc.Message, frames: Any = ()) -> None:
+        with self._sending:
+            ipc.send(self._sock, message, frames)
+
+
+@dataclass(frozen=True, slots=True)
+class _Failed:
+    failure: Failure
+    error: BaseException
+
+
+def _without_our_frames(error: BaseException) -> BaseException:
+    """The traceback begins in the user's code."""
+    trace = error.__traceback__
+    while trace is not None and trace.tb_frame.f_code.co_filename == __file__ and trace.tb_next is not None:
+        trace = trace.tb_next
+    return error.with_traceback(trace)
+
+
+def _die_with_parent() -> None:
+    """On Linux, be killed when the agent dies; elsewhere the end of the socket must do."""
+    if sys.platform == "linux":
+        with contextlib.suppress(OSError, AttributeError):
+            ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+        with contextlib.suppress(
+            OSError
+        ):  # let the kernel choose this process, not the agent, when memory ends
+            with open("/proc/self/oom_score_adj", "w") as file:  # noqa: PTH123
+                file.write("800")
+
+
+def main(arguments: list[str]) -> None:
+    """Entry point: socket, page and log as inherited descriptors."""
+    _die_with_parent()
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # the agent drains; it ends its runners itself
+    faulthandler.enable()
+    sock_fd, page_fd, log_fd = map(int, arguments)
+    sock = socket.socket(fileno=sock_fd)
+    Runner(sock, Page(page_fd), TaskOutput(log_fd)).run()
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
