@@ -6,7 +6,7 @@ import sys
 import types
 
 import pytest
-from test_ui_text import snapshot, summary
+from ui_states import snapshot, summary
 
 from starburst.ui import progress
 

@@ -10,7 +10,7 @@ import sys
 
 import pytest
 from rich.console import Console
-from test_ui_text import snapshot, summary
+from ui_states import snapshot, summary
 
 from starburst.ui.live import LiveSink
 from starburst.ui.progress import PlainSink, QuietSink, open_sink
