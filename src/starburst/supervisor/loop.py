@@ -1,0 +1,359 @@
+"""The supervisor: looks, decides and acts, again and again, until the session is over or it is told to stop."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, TypeVar
+
+from starburst.clock import Clock, Deadline
+from starburst.compute.base import LaunchSpec, Provider
+from starburst.errors import ProviderError, StarburstError, StoreError
+from starburst.protocol.keys import Keys, new_worker_id, session_url
+from starburst.protocol.records import Manifest
+from starburst.protocol.sessions import append_event
+from starburst.store.base import Store
+from starburst.supervisor.decide import (
+    Action,
+    GiveUp,
+    Launch,
+    RecordLost,
+    RecordStopped,
+    Snapshot,
+    Stop,
+    Terminate,
+    decide,
+)
+from starburst.supervisor.leader import Identity, Term, lead
+from starburst.supervisor.observer import Observer
+
+__all__ = ["Report", "Supervisor", "launch_place"]
+
+log = logging.getLogger(__name__)
+T = TypeVar("T")
+
+_LOCAL_TICK_S = 0.25
+_DRAIN_S = 35.0
+"""Running tasks get half a minute to finish when their worker is sent away; this is a little more."""
+_GRACE_S = 10.0
+_LOST_GRACE_S = 1.0
+_WIND_DOWN_S = 120.0
+_LOG_TAIL_BYTES = 2000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Report:
+    """What a supervisor saw and did last.
+
+    Attributes:
+        live: Workers that there are.
+        open_tasks: Tasks that are not known to be finished.
+        state: ``open``, ``expired`` or why the session ended.
+        gave_up: Why no worker gets to work; None while there is hope.
+        launched: Workers started since the supervisor began.
+        lost: Workers lost since then.
+        over: The session has ended and none of its workers is left.
+    """
+
+    live: int = 0
+    open_tasks: int = 0
+    state: str = "open"
+    gave_up: str | None = None
+    launched: int = 0
+    lost: int = 0
+    over: bool = False
+
+
+def launch_place(manifest: Manifest, host: str) -> tuple[str | None, str | None]:
+    """The folder and the interpreter that the session was created in, as far as they are here."""
+    environment = manifest.environment
+    if manifest.host != host:
+        return None, None
+    cwd = environment.cwd if environment.cwd and Path(environment.cwd).is_dir() else None
+    python = environment.executable if Path(environment.executable).is_file() else None
+    return cwd, python
+
+
+class Supervisor:
+    """Keeps a session's workers alive, right in number and within their limits.
+
+    Args:
+        store: The session's store.
+        manifest: Its manifest.
+        provider: Who starts its workers.
+        clock: Time.
+        root_url: The store's URL, as workers are to open it.
+        detached: Whether this supervisor outlives the client that started it.
+        cwd: Folder for workers to start in; None for the one that the session was created in.
+        env: Environment variables for workers.
+        python: Their interpreter; None for the one that created the session.
+        me: Who this supervisor is among those that want to lead.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        manifest: Manifest,
+        provider: Provider,
+        clock: Clock,
+        *,
+        root_url: str,
+        detached: bool = False,
+        cwd: str | None = None,
+        env: Mapping[str, str] | None = None,
+        python: str | None = None,
+        me: Identity | None = None,
+    ) -> None:
+        self._store = store
+        self._manifest = manifest
+        self._provider = provider
+        self._clock = clock
+        self._url = session_url(root_url, manifest.session_id)
+        self._keys = Keys(manifest.session_id)
+        self._me = me or Identity(detached=detached)
+        place = launch_place(manifest, self._me.host)
+        self._cwd = cwd or place[0]
+        self._python = python or place[1]
+        self._env = dict(env or {})
+        self._observer = Observer(store, manifest, provider, clock)
+        self._ordinals: dict[str, int] = {}
+        self._stops: set[asyncio.Task[None]] = set()
+        self._changed = asyncio.Event()
+        self._complaint = ""
+        self._gave_up: str | None = None
+        local = store.poll.max_s < _LOCAL_TICK_S
+        self._tick_s = min(manifest.heartbeat_s, _LOCAL_TICK_S) if local else manifest.heartbeat_s
+        self.report = Report()
+
+    def wake(self) -> None:
+        """Something was submitted: look now. To be called in the event loop that runs the supervisor."""
+        self._changed.set()
+
+    async def run(self, stop: asyncio.Event, *, wait: bool = False) -> Report | None:
+        """Supervise until the session is over, ``stop`` is set, or another supervisor takes over.
+
+        Workers are stopped when the session is over, and only then.
+
+        Args:
+            stop: Ends this supervisor; the workers go on.
+            wait: Stand by while another supervisor is at work.
+
+        Returns:
+            The last report; None if another supervisor is at work and we did not wait, or the session was over.
+
+        Raises:
+            StoreError: The store did not answer when we tried to become the supervisor.
+        """
+        leading = asyncio.ensure_future(
+            lead(self._store, self._manifest, self._clock, me=self._me, wait=wait, is_over=self._is_over)
+        )
+        term = await _unless(stop, leading)
+        if term is None:
+            return None
+        log.info("supervising session %s in term %d", self._manifest.session_id, term.number)
+        keeping = asyncio.ensure_future(term.keep(self.wake))
+        stopping = asyncio.ensure_future(stop.wait())
+        stopping.add_done_callback(lambda _: self.wake())
+        try:
+            await self._supervise(term, stop)
+        finally:
+            await _cancelled([keeping, stopping])
+            await self._finish_stops()
+            await term.resign()
+        return self.report
+
+    async def tick(self) -> Report:
+        """Look, decide and act once; what fails for now is logged and tried again at the next tick."""
+        try:
+            snapshot = await self._observer.look()
+            actions = decide(snapshot)
+            over = snapshot.over
+            for action in actions:
+                over = await self._act(action, snapshot) and over
+            self._complaint = ""
+        except StarburstError as error:
+            if str(error) != self._complaint:
+                log.warning("trying again: %s", error)
+            self._complaint = str(error)
+            return self.report
+        name = self._observer.state.name(self._clock.time())
+        self._gave_up = None if name == "open" else self._gave_up
+        self.report = replace(
+            self.report,
+            live=snapshot.live,
+            open_tasks=snapshot.open_tasks,
+            state=name,
+            gave_up=self._gave_up,
+            over=over,
+        )
+        return self.report
+
+    async def _supervise(self, term: Term, stop: asyncio.Event) -> None:
+        wind_down: Deadline | None = None
+        pause_s = self._tick_s
+        while not stop.is_set():
+            self._changed.clear()
+            try:
+                if not await term.confirm():
+                    return
+            except StoreError as error:
+                log.warning("cannot tell whether another supervisor has taken over: %s", error)
+            else:
+                report = await self.tick()
+                if report.over:
+                    return
+                if report.state == "open":
+                    wind_down = None
+                elif wind_down is None:
+                    wind_down = Deadline(self._clock, _WIND_DOWN_S)
+                elif wind_down.passed:
+                    log.error("the session is %s, but its workers do not go; leaving", report.state)
+                    return
+                quiet = not report.open_tasks and report.state == "open"
+                pause_s = min(pause_s * 1.5, self._manifest.heartbeat_s) if quiet else self._tick_s
+            if not stop.is_set():
+                await self._pause(pause_s)
+
+    async def _pause(self, seconds: float) -> None:
+        await _unless(self._changed, asyncio.ensure_future(self._clock.sleep(seconds)))
+
+    async def _is_over(self) -> bool:
+        await self._observer.news()
+        return self._observer.state.name(self._clock.time()) != "open"
+
+    async def _act(self, action: Action, snapshot: Snapshot) -> bool:
+        """Do it; False if it has to be tried again before the session may be left."""
+        match action:
+            case Launch(count):
+                await self._launch(count, snapshot)
+            case Stop(workers, reason, drain):
+                self._stop(workers, reason, drain=drain)
+            case RecordLost(worker, reason):
+                log.warning("worker %s is lost: %s", worker, reason)
+                if await self._note("worker-lost", worker=worker, reason=reason):
+                    self._observer.lost(worker, reason)
+                    self.report = replace(self.report, lost=self.report.lost + 1)
+            case RecordStopped(worker, reason):
+                if await self._note("worker-stopped", worker=worker, reason=reason):
+                    self._observer.left(worker, reason)
+            case Terminate(reason):
+                return snapshot.ended is not None or await self._note("terminated", reason=reason)
+            case GiveUp(reason):
+                await self._give_up(reason)
+        return True
+
+    async def _launch(self, count: int, snapshot: Snapshot) -> None:
+        counting = [view.name for view in snapshot.workers if view.counts]
+        self._ordinals = {name: self._ordinals[name] for name in counting if name in self._ordinals}
+        taken = {self._ordinal_of(name) for name in counting}
+        free = [number for number in range(count + len(taken)) if number not in taken][:count]
+        for first, length in _runs(free):
+            names = tuple(new_worker_id() for _ in range(length))
+            spec = LaunchSpec(
+                session_url=self._url,
+                session_id=self._manifest.session_id,
+                workers=names,
+                first_ordinal=first,
+                slots=self._manifest.slots,
+                cwd=self._cwd,
+                env=self._env,
+                python=self._python,
+                deadline_at=snapshot.deadline_at,
+            )
+            try:
+                await self._provider.launch(spec)
+            except ProviderError as error:
+                log.warning("%d workers could not be started: %s", length, error)
+                self._observer.launch_failed(str(error))
+                return
+            self._observer.launched(names)
+            self._ordinals.update(zip(names, range(first, first + length), strict=True))
+            self.report = replace(self.report, launched=self.report.launched + length)
+            log.info("started %s", ", ".join(names))
+            await self._note("worker-started", workers=names)
+
+    def _ordinal_of(self, worker: str) -> int:
+        """The number of a worker; those that others started get the lowest that is free."""
+        if worker not in self._ordinals:
+            used = set(self._ordinals.values())
+            self._ordinals[worker] = next(n for n in range(len(used) + 1) if n not in used)
+        return self._ordinals[worker]
+
+    def _stop(self, workers: Sequence[str], reason: str, *, drain: bool) -> None:
+        """Stop workers while the loop goes on: they may take their time."""
+        log.info("stopping %s: %s", ", ".join(workers), reason)
+        self._observer.stopping.update(workers)
+        self._observer.asked.update(workers)
+        grace_s = _DRAIN_S if drain else _LOST_GRACE_S if reason == "lost" else _GRACE_S
+        task = asyncio.ensure_future(self._stop_now(workers, grace_s))
+        self._stops.add(task)
+        task.add_done_callback(self._stops.discard)
+
+    async def _stop_now(self, workers: Sequence[str], grace_s: float) -> None:
+        try:
+            await self._provider.stop(self._manifest.session_id, workers, grace_s=grace_s)
+        except ProviderError as error:
+            log.warning("%s", error)
+        finally:
+            self._observer.stopping.difference_update(workers)
+            self.wake()
+
+    async def _finish_stops(self) -> None:
+        """Those that were asked to stop are still ended by force when their time is up."""
+        if self._stops:
+            await asyncio.wait(self._stops)
+
+    async def _give_up(self, reason: str) -> None:
+        worker = self._observer.last_early_death
+        if worker is not None:
+            with contextlib.suppress(ProviderError):
+                tail = await self._provider.logs(
+                    self._manifest.session_id, worker, offset_bytes=-_LOG_TAIL_BYTES
+                )
+                if tail.strip():
+                    reason = f"{reason}\nLast lines of {worker}:\n{tail.decode(errors='replace').strip()}"
+        log.error("giving up: %s", reason)
+        self._gave_up = reason
+        await self._note("terminated", reason="failed", detail=reason)
+
+    async def _note(self, what: str, **data: Any) -> bool:
+        """Write an event; one that cannot be written now is written when the same is decided again."""
+        try:
+            await append_event(self._store, self._keys, self._clock, what, by="supervisor", data=data)
+        except StoreError as error:
+            log.warning("the event %r was not recorded: %s", what, error)
+            return False
+        return True
+
+
+def _runs(numbers: Iterable[int]) -> list[tuple[int, int]]:
+    """Ascending numbers as runs (first, length)."""
+    runs: list[tuple[int, int]] = []
+    for number in numbers:
+        if runs and sum(runs[-1]) == number:
+            runs[-1] = (runs[-1][0], runs[-1][1] + 1)
+        else:
+            runs.append((number, 1))
+    return runs
+
+
+async def _unless(event: asyncio.Event, task: asyncio.Future[T]) -> T | None:
+    """What the task returns; None, and the task cancelled, if the event is set before."""
+    waiting = asyncio.ensure_future(event.wait())
+    both: set[asyncio.Future[Any]] = {task, waiting}
+    try:
+        await asyncio.wait(both, return_when=asyncio.FIRST_COMPLETED)
+        return task.result() if task.done() else None
+    finally:
+        await _cancelled([task, waiting])
+
+
+async def _cancelled(tasks: Sequence[asyncio.Future[Any]]) -> None:
+    """Cancel tasks and wait until they have ended."""
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)

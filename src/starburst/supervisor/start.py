@@ -1,0 +1,50 @@
+"""Making sure that a session has a supervisor."""
+
+from __future__ import annotations
+
+from starburst.compute.base import Provider, ProviderStatus
+from starburst.protocol.keys import Keys, session_url
+from starburst.protocol.records import Manifest
+from starburst.store.base import Store
+from starburst.supervisor.leader import Identity, latest_term
+from starburst.supervisor.loop import launch_place
+
+__all__ = ["ensure_supervisor"]
+
+
+async def ensure_supervisor(
+    store: Store,
+    manifest: Manifest,
+    provider: Provider,
+    root_url: str,
+    *,
+    me: Identity | None = None,
+) -> ProviderStatus | None:
+    """Start a detached supervisor, unless one is known to be alive on this machine.
+
+    One too many does no harm: it leaves as soon as it sees that another is at work.
+
+    Args:
+        store: The session's store.
+        manifest: Its manifest.
+        provider: Who starts it.
+        root_url: The store's URL, as the supervisor is to open it.
+        me: Who asks; by default this process on this machine.
+
+    Returns:
+        What was started, or None if that was not necessary.
+
+    Raises:
+        StoreError: The store does not answer.
+        ProviderError: It could not be started.
+    """
+    me = me or Identity(detached=False)
+    standing = await latest_term(store, Keys(manifest.session_id))
+    if standing is not None and not standing.resigned and standing.leader is not None:
+        leader = standing.leader
+        if leader.detached and leader.host == me.host and me.is_alive(leader.pid, leader.at):
+            return None
+    cwd, python = launch_place(manifest, me.host)
+    return await provider.launch_supervisor(
+        session_url(root_url, manifest.session_id), manifest.session_id, cwd=cwd, python=python
+    )
