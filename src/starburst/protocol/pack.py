@@ -83,9 +83,11 @@ class PackIndex:
         if info.codec != ZSTD:
             raise _corrupt(self.key, f"frame {i} has the unknown codec {info.codec}")
         try:
-            return zstandard.decompress(view, max_output_size=info.raw_bytes)
+            if zstandard.frame_content_size(view) == info.raw_bytes:
+                return zstandard.decompress(view)
         except zstandard.ZstdError as error:
             raise _corrupt(self.key, f"frame {i} cannot be unpacked: {error}") from error
+        raise _corrupt(self.key, f"frame {i} does not unpack to {info.raw_bytes} bytes")
 
 
 @dataclass(frozen=True, slots=True)
