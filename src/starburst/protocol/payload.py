@@ -16,13 +16,14 @@ from array import array
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Literal
 
 import cloudpickle
 import xxhash
 
 from starburst.errors import SerializationError
-from starburst.protocol.diagnose import why_unpicklable
+from starburst.protocol.diagnose import why_unpicklable, why_unpicklable_call
 
 __all__ = [
     "LARGE_BYTES",
@@ -116,7 +117,8 @@ def dump_function(fn: Callable[..., Any], large: LargeObjects) -> bytes:
     Raises:
         SerializationError: A part cannot be pickled; the message names it.
     """
-    return _dump(fn, large, f"the function {getattr(fn, '__qualname__', repr(fn))}")
+    name = getattr(fn, "__qualname__", None) or type(fn).__qualname__
+    return _dump(fn, large, f"the function {name}", partial(why_unpicklable, fn))
 
 
 def load_function(data: Buffer, resolve: Resolve) -> Callable[..., Any]:
@@ -206,7 +208,7 @@ def pack_calls(
 
     Args and errors as in :func:`pack_columns`.
     """
-    pickles = [_dump(call, large, f"an argument of task {i}") for i, call in enumerate(calls)]
+    pickles = [_dump_call(call, large, f"an argument of task {i}") for i, call in enumerate(calls)]
     return join_pickles(pickles, counts, cut)
 
 
@@ -218,12 +220,12 @@ def dump_call(args: tuple[Any, ...], kwargs: dict[str, Any], large: LargeObjects
     """
     if not kwargs and _ATOMIC.issuperset(map(type, args)) and not any(map(is_large, args)):
         return pickle.dumps((args, kwargs), protocol=5)
-    data = _dump((args, kwargs), large, "an argument")
+    data = _dump_call((args, kwargs), large, "an argument")
     if len(data) < LARGE_BYTES:
         return data
     big = tuple(_share_if_large(value, large) for value in args)
     named = {name: _share_if_large(value, large) for name, value in kwargs.items()}
-    return _dump((big, named), large, "an argument")
+    return _dump_call((big, named), large, "an argument")
 
 
 def join_pickles(pickles: Sequence[bytes], counts: Sequence[int], cut: Cut) -> Calls:
@@ -272,7 +274,11 @@ class CallBlock:
         return call
 
 
-def _dump(value: Any, large: LargeObjects, what: str) -> bytes:
+def _dump_call(call: tuple[tuple[Any, ...], dict[str, Any]], large: LargeObjects, what: str) -> bytes:
+    return _dump(call, large, what, partial(why_unpicklable_call, *call))
+
+
+def _dump(value: Any, large: LargeObjects, what: str, why: Callable[[Exception], str]) -> bytes:
     file = io.BytesIO()
     try:
         _Pickler(file, large).dump(value)
@@ -280,7 +286,7 @@ def _dump(value: Any, large: LargeObjects, what: str) -> bytes:
         raise
     except Exception as error:
         raise SerializationError(
-            f"{what} cannot be sent to a worker: {why_unpicklable(value, error)}",
+            f"{what} cannot be sent to a worker: {why(error)}",
             hint="create it inside the function, or pass what it is made from (a path, a URL, parameters)",
         ) from error
     return file.getvalue()
@@ -303,7 +309,7 @@ def _share_repeated(column: Sequence[Any], large: LargeObjects) -> Sequence[Any]
 def _share_if_large(value: Any, large: LargeObjects) -> Any:
     if type(value) in _ATOMIC or isinstance(value, SharedObject) or is_large(value):
         return value
-    size = len(_dump(value, LargeObjects(), "an argument"))
+    size = len(_dump(value, LargeObjects(), "an argument", partial(why_unpicklable, value)))
     return SharedObject(large.add(value)) if size >= LARGE_BYTES else value
 
 
