@@ -12,6 +12,7 @@ the objects' own checksums.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import itertools
 import mmap
 import os
@@ -271,7 +272,9 @@ def _in_folder(place: Callable[[str, str], None], temp: str, path: str) -> None:
         try:
             return place(temp, path)
         except FileNotFoundError:
-            os.makedirs(os.path.dirname(path), exist_ok=True)
+            # Both come from makedirs itself when a deleter works on the same folders; the file decides.
+            with contextlib.suppress(FileNotFoundError, FileExistsError):
+                os.makedirs(os.path.dirname(path), exist_ok=True)
     return place(temp, path)
 
 

@@ -1,0 +1,66 @@
+"""Fixtures for all tests: a data folder of their own, and stores of each kind."""
+
+import itertools
+import os
+
+import pytest
+
+from seaweed import Seaweed
+from starburst.store import open_store
+
+pytest.register_assert_rewrite("starburst.testing.contracts")
+
+_serial = itertools.count(1)
+
+
+@pytest.fixture(autouse=True)
+def data_dir(tmp_path, monkeypatch):
+    """An empty data folder; nothing of the user's own settings, credentials or sessions is seen."""
+    for name in os.environ:
+        if name.startswith(("AWS_", "STARBURST_")):
+            monkeypatch.delenv(name)
+    monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "no-aws-config"))
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(tmp_path / "no-aws-credentials"))
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    folder = tmp_path / "data"
+    monkeypatch.setenv("STARBURST_DATA_DIR", str(folder))
+    monkeypatch.setenv("STARBURST_CONFIG_DIR", str(tmp_path / "config"))
+    return folder
+
+
+@pytest.fixture(scope="session")
+def seaweed(tmp_path_factory):
+    """A running S3 server, one for the whole run; it is started when a test first asks for it."""
+    server = Seaweed(tmp_path_factory.mktemp("seaweed") / "server")
+    server.start()
+    try:
+        server.make_bucket("starburst-tests")
+        yield server
+    finally:
+        server.stop()
+
+
+@pytest.fixture
+def s3_url(seaweed, data_dir, monkeypatch):
+    """The address of an empty place in the S3 server; the environment lets other processes open it too."""
+    for name, value in seaweed.environment().items():
+        monkeypatch.setenv(name, value)
+    return f"s3://starburst-tests/test-{next(_serial)}"
+
+
+@pytest.fixture
+def folder_url(tmp_path):
+    """The address of an empty folder."""
+    return (tmp_path / "store").as_uri()
+
+
+@pytest.fixture(params=["folder", "s3"])
+def store_url(request):
+    """An empty store that several processes can open: in a folder, then on S3."""
+    return request.getfixturevalue(f"{request.param}_url")
+
+
+@pytest.fixture
+def store(store_url):
+    """The store at ``store_url``."""
+    return open_store(store_url)
