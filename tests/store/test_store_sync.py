@@ -1,11 +1,12 @@
 """The blocking face."""
 
 import asyncio
+import os
 import threading
 
 import pytest
 
-from starburst.errors import ObjectNotFound
+from starburst.errors import ObjectNotFound, StoreError
 from starburst.store import SyncStore, open_store
 
 
@@ -55,13 +56,34 @@ def test_from_many_threads(sync):
     assert sorted(winners) == list(range(20))
 
 
-def test_in_a_forked_process(folder_url):
-    import os
-
-    sync = SyncStore(open_store(folder_url))
-    sync.create("parent", b"x")
+def in_a_fork(work):
+    """Exit code of a forked process: 0 if ``work()`` was true."""
     child = os.fork()
     if child == 0:
-        os._exit(0 if sync.create("child", b"y") else 1)
-    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+        try:
+            os._exit(0 if work() else 1)
+        finally:
+            os._exit(2)  # whatever happened, the tests go on in the parent only
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+
+
+@pytest.mark.filterwarnings("ignore:.*multi-threaded:DeprecationWarning")
+def test_folder_in_a_forked_process(folder_url):
+    sync = SyncStore(open_store(folder_url))
+    sync.create("parent", b"x")
+    assert in_a_fork(lambda: sync.create("child", b"y")) == 0
     assert [row.key for row in sync.list("")] == ["child", "parent"]
+
+
+@pytest.mark.filterwarnings("ignore:.*multi-threaded:DeprecationWarning")
+def test_s3_in_a_forked_process_is_refused(s3_url):
+    sync = SyncStore(open_store(s3_url))
+    sync.create("parent", b"x")
+
+    def refused():
+        try:
+            sync.create("child", b"y")
+        except StoreError as error:
+            return "forked" in str(error)
+
+    assert in_a_fork(refused) == 0

@@ -38,7 +38,7 @@ _THREAD_BYTES = 256 * 1024
 _MAP_BYTES = 1024 * 1024
 """Objects from this size are mapped, not read."""
 _BUFFERS_PER_WRITE = 512
-_FOLDER_TRIES = 20
+_FOLDER_TRIES = 1000
 _STALE_S = 24 * 3600.0
 
 

@@ -7,6 +7,7 @@ abort the process if the interpreter ends at that moment: one short-lived worker
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache, partial
@@ -15,6 +16,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import obstore
 from obstore.exceptions import AlreadyExistsError, GenericError
 
+from starburst.errors import StoreError
 from starburst.store.base import Body, ObjectInfo, PollPolicy, RequestCounts
 from starburst.store.body import as_views, size_of
 from starburst.store.errors import http_status, mapped
@@ -180,9 +182,15 @@ def _upload_timeout_s(timeout_s: float, size_bytes: int) -> float:
 
 
 @cache
-def _threads() -> ThreadPoolExecutor:
-    return ThreadPoolExecutor(_THREADS, thread_name_prefix="starburst-s3")
+def _threads() -> tuple[int, ThreadPoolExecutor]:
+    return os.getpid(), ThreadPoolExecutor(_THREADS, thread_name_prefix="starburst-s3")
 
 
 async def _in_thread(request: Callable[[], T]) -> T:
-    return await asyncio.get_running_loop().run_in_executor(_threads(), request)
+    owner, threads = _threads()
+    if owner != os.getpid():  # neither these threads nor obstore's live on in a fork: it would wait for ever
+        raise StoreError(
+            "S3 cannot be used in a process that was forked from one that used it",
+            hint='start processes afresh: multiprocessing.get_context("spawn")',
+        )
+    return await asyncio.get_running_loop().run_in_executor(threads, request)

@@ -1,10 +1,12 @@
-"""Tools for tests of code that builds on starburst: faulty stores, and contracts for stores and providers.
+"""Tools for tests of code that builds on starburst: a manual clock, faulty stores, contracts.
 
-The contracts are in modules of their own (``starburst.testing.contracts`` …), since they need pytest.
+The contracts for stores and providers are in modules of their own (``starburst.testing.contracts`` …), since they
+need pytest.
 """
 
 from __future__ import annotations
 
+from starburst.testing.clock import ManualClock
 from starburst.testing.stores import Fault, FaultyStore, Script, Verb
 
-__all__ = ["Fault", "FaultyStore", "Script", "Verb"]
+__all__ = ["Fault", "FaultyStore", "ManualClock", "Script", "Verb"]
