@@ -59,7 +59,7 @@ class WorkerView:
     @property
     def left(self) -> bool:
         """Whether it said good-bye: it stopped in good order, or refused to begin."""
-        return self.heartbeat_state in ("stopped", "refused") and not self.failed
+        return self.heartbeat_state == "refused" or (self.heartbeat_state == "stopped" and not self.failed)
 
     @property
     def present(self) -> bool:

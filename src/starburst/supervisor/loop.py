@@ -172,6 +172,7 @@ class Supervisor:
             snapshot = await self._observer.look()
             actions = decide(snapshot)
             over = snapshot.over
+            self._gave_up = None if snapshot.ended is None else self._gave_up
             for action in actions:
                 over = await self._act(action, snapshot) and over
             self._complaint = ""
@@ -181,7 +182,6 @@ class Supervisor:
             self._complaint = str(error)
             return self.report
         name = self._observer.state.name(self._clock.time())
-        self._gave_up = None if name == "open" else self._gave_up
         self.report = replace(
             self.report,
             live=snapshot.live,
@@ -219,7 +219,10 @@ class Supervisor:
                 await self._pause(pause_s)
 
     async def _pause(self, seconds: float) -> None:
+        began_s = self._clock.monotonic()
         await _unless(self._changed, asyncio.ensure_future(self._clock.sleep(seconds)))
+        # Many submissions in a row wake us once, not once each.
+        await self._clock.sleep(self._tick_s / 5 - (self._clock.monotonic() - began_s))
 
     async def _is_over(self) -> bool:
         await self._observer.news()
@@ -235,11 +238,10 @@ class Supervisor:
             case RecordLost(worker, reason):
                 log.warning("worker %s is lost: %s", worker, reason)
                 if await self._note("worker-lost", worker=worker, reason=reason):
-                    self._observer.lost(worker, reason)
                     self.report = replace(self.report, lost=self.report.lost + 1)
             case RecordStopped(worker, reason):
                 if await self._note("worker-stopped", worker=worker, reason=reason):
-                    self._observer.left(worker, reason)
+                    self._observer.left(worker)
             case Terminate(reason):
                 return snapshot.ended is not None or await self._note("terminated", reason=reason)
             case GiveUp(reason):

@@ -102,6 +102,7 @@ class Observer:
         views = self._views(statuses, now_s)
         await self._heartbeats.read(self._worth_reading(views))
         views = self._views(statuses, now_s)
+        self._draw_conclusions(views)
         return self._snapshot(tuple(views), open_tasks, now_s)
 
     def launched(self, workers: tuple[str, ...]) -> None:
@@ -115,22 +116,9 @@ class Observer:
         self._last_failure = reason
         self._trouble_s = self._clock.monotonic()
 
-    def lost(self, worker: str, reason: str) -> None:
-        """A loss was recorded: count it if the worker had not got to work."""
-        self._changed_s = self._clock.monotonic()
-        if worker not in self._launched or worker in self.asked:
-            return
-        if not _got_to_work(self._heartbeats.get(worker)):
-            self._early.setdefault(worker, reason)
-            self._trouble_s = self._clock.monotonic()
-
-    def left(self, worker: str, reason: str) -> None:
+    def left(self, worker: str) -> None:
         """It was recorded that a worker left in good order."""
         self._left.add(worker)
-        if "idle" in reason:
-            self._bored_s = self._clock.monotonic()
-        elif worker not in self.asked:
-            self._changed_s = self._clock.monotonic()
 
     @property
     def _gone(self) -> set[str]:
@@ -220,6 +208,21 @@ class Observer:
                 or (everybody and view.counts)
             )
         ]
+
+    def _draw_conclusions(self, views: list[WorkerView]) -> None:
+        """From those that are newly gone: is there too little work, more work again, or something wrong?"""
+        now_s = self._clock.monotonic()
+        for view in views:
+            if view.recorded or not (view.provider_state == "exited" or view.left or view.lost):
+                continue
+            if view.left and "idle" in view.reason:
+                self._bored_s = now_s
+            elif view.name not in self.asked:
+                self._changed_s = now_s
+                ours = view.name in self._launched and view.name not in self._early
+                if ours and not view.left and not _got_to_work(self._heartbeats.get(view.name)):
+                    self._early[view.name] = view.exit_reason or "no sign of life"
+                    self._trouble_s = now_s
 
     def _snapshot(self, views: tuple[WorkerView, ...], open_tasks: int, now_s: float) -> Snapshot:
         return Snapshot(
