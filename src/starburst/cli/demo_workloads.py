@@ -51,7 +51,7 @@ class Workload:
         return list(zip(*self.columns, strict=True))
 
 
-def american_put(strike: float, volatility: float, steps: int = 48) -> float:
+def american_put(strike: float, volatility: float, steps: int = 96) -> float:
     """The price of an American put on a share at 100, one year, 3% interest, by a binomial tree."""
     interest, step = 0.03, 1.0 / steps
     up = np.exp(volatility * np.sqrt(step))
@@ -66,7 +66,7 @@ def american_put(strike: float, volatility: float, steps: int = 48) -> float:
     return float(value[0])
 
 
-def portfolio_year(seed: int, assets: int = 12, days: int = 252) -> tuple[float, float, float]:
+def portfolio_year(seed: int, assets: int = 20, days: int = 252) -> tuple[float, float, float]:
     """Return, volatility and 95% value at risk of a random portfolio over one simulated year."""
     random = np.random.default_rng(seed)
     weights = random.dirichlet(np.ones(assets))
@@ -129,7 +129,7 @@ def mapped_workloads(*, quick: bool) -> list[Workload]:
         itertools.product(np.linspace(80, 120, side).tolist(), np.linspace(0.1, 0.6, side).tolist())
     )
     strikes, volatilities = zip(*points, strict=True)
-    data = regression_data(40_000 if quick else 60_000)
+    data = regression_data(40_000 if quick else 100_000)
     samples = range(60 if quick else 300)
     matrices = range(10 if quick else 30)
     return [

@@ -6,6 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
+from starburst._version import __version__
 from starburst.cli import config, demo, exit_codes, logs, results, run, sessions, version, worker
 from starburst.cli.common import current
 from starburst.cli.output import Output
@@ -41,9 +42,7 @@ def _root(
     show_version: Annotated[bool, typer.Option("--version", help="Print the version and end.")] = False,
 ) -> None:
     if show_version:
-        from importlib import metadata
-
-        print(metadata.version("starburst-cloud"))
+        print(__version__)
     elif context.invoked_subcommand is None:
         print(context.get_help())
 

@@ -2,6 +2,7 @@
 
 import builtins
 import contextlib
+import os
 import sys
 import time
 import traceback
@@ -60,7 +61,7 @@ def run(
     The exit code is the script's. With --json its own stdout goes to stderr, and one object is written at
     the end.
     """
-    import starburst
+    from starburst.config import load_settings
 
     options = {
         "workers": workers,
@@ -76,8 +77,9 @@ def run(
     if not script.is_file():
         raise CommandError(f"there is no script {script}", exit_code=exit_codes.NOT_FOUND)
     given = {name: value for name, value in options.items() if value is not None}
-    if given:
-        starburst.plan(**given)
+    load_settings().options().merged(given)  # refuses wrong values before anything runs
+    # As settings of the environment they hold in the script's threads and child processes too.
+    os.environ.update({f"STARBURST_{name.upper()}": str(value) for name, value in given.items()})
     started = time.monotonic()
     with contextlib.redirect_stdout(sys.stderr) if out.json else contextlib.nullcontext():
         code = _exit_code(out, script, args or [])

@@ -4,6 +4,7 @@ import platform
 
 import typer
 
+from starburst._version import __version__
 from starburst.cli.common import command
 from starburst.cli.output import Output
 
@@ -29,7 +30,7 @@ def version(out: Output) -> None:
             return None
 
     found = {
-        "starburst": of("starburst-cloud"),
+        "starburst": __version__,
         "python": platform.python_version(),
         "platform": platform.platform(),
         "packages": {name: of(name) for name in PARTS},

@@ -4,6 +4,7 @@ from typing import Annotated
 
 import typer
 
+from starburst.cli import exit_codes
 from starburst.cli.common import command
 from starburst.cli.output import Output
 
@@ -28,15 +29,17 @@ def worker(
     name: Annotated[
         str | None, typer.Option("--worker", metavar="NAME", help="What it calls itself.")
     ] = None,
-    ordinal: Annotated[int | None, typer.Option(min=0, help="Its number among the workers.")] = None,
+    ordinal: Annotated[int, typer.Option(min=0, help="Its number: workers begin at different places.")] = 0,
     slots: Annotated[
         int | None, typer.Option(min=1, help="Tasks at a time.  [default: the session's]")
     ] = None,
 ) -> int:
     """Join a session as a worker, from any machine that reaches its store, until there is nothing to do."""
-    from starburst.worker.main import run_worker
+    from starburst.worker.main import EXIT_REFUSED, run_worker
 
-    code = run_worker(url, worker=name, ordinal=ordinal, slots=slots)
+    left = run_worker(url, worker=name, ordinal=ordinal, slots=slots)
+    # A worker that does not fit the session says so with a code that means something else here.
+    code = {0: exit_codes.OK, EXIT_REFUSED: exit_codes.ENDED}.get(left, exit_codes.FAILED)
     if out.json:
         out.data({"url": url, "worker": name, "exit_code": code})
     return code

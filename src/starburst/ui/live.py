@@ -136,6 +136,6 @@ def _figures(snapshot: Snapshot) -> dict[str, Text]:
         text.plural(snapshot.workers, "worker"), style="" if snapshot.workers else "yellow"
     )
     figures["elapsed"] = Text(text.seconds(snapshot.elapsed_s), style="dim")
-    if snapshot.eta_s is not None:
+    if snapshot.eta_s:
         figures["eta"] = Text(f"{text.seconds(snapshot.eta_s)} left", style="cyan")
     return figures

@@ -138,5 +138,6 @@ class PlainSink:
                 self._write(line)
 
     def _write(self, line: str) -> None:
-        self._stream.write(f"starburst: {line.strip()}\n")
+        line = line.strip()
+        self._stream.write(f"{line}\n" if line.startswith("starburst") else f"starburst: {line}\n")
         self._stream.flush()

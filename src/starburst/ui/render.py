@@ -31,7 +31,7 @@ def progress_line(snapshot: Snapshot) -> str:
         text.plural(snapshot.workers, "worker"),
         text.seconds(snapshot.elapsed_s),
     ]
-    if snapshot.eta_s is not None:
+    if snapshot.eta_s:
         parts.append(f"{text.seconds(snapshot.eta_s)} left")
     title = f"{snapshot.title}: " if snapshot.title else ""
     return title + " · ".join(parts)
@@ -49,7 +49,7 @@ def summary_lines(summary: Summary) -> list[str]:
     if summary.wall_s > 0 and over:
         first.append(text.rate(over / summary.wall_s))
     first.append(f"{text.seconds(summary.task_s)} of task time")
-    if summary.speedup:
+    if summary.speedup >= 0.05:  # below, tasks are too short for the figure to mean anything
         first.append(f"speed-up {summary.speedup:.1f}x")
     first.append(text.plural(summary.workers, "worker"))
     second = []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import io
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, TextIO
 
@@ -26,10 +27,17 @@ EVENTS_SHOWN = 8
 
 def print_to(stream: TextIO, *views: RenderableType) -> None:
     """Print to a terminal in its width and colours, to anything else in whole plain lines."""
-    width = None if stream.isatty() else PIPE_WIDTH
-    console = Console(file=stream, width=width, highlight=False, markup=False, emoji=False)
-    for view in views:
-        console.print(view)
+    if stream.isatty():
+        console = Console(file=stream, highlight=False, markup=False, emoji=False)
+        console.print(*views, sep="\n")
+        return
+    plain = io.StringIO()
+    console = Console(
+        file=plain, width=PIPE_WIDTH, highlight=False, markup=False, emoji=False, color_system=None
+    )
+    console.print(*views, sep="\n")
+    stream.writelines(f"{line.rstrip()}\n" for line in plain.getvalue().splitlines())
+    stream.flush()
 
 
 def columns(*heads: str, numbers: Iterable[str] = ()) -> Table:
