@@ -123,6 +123,7 @@ class Supervisor:
         self._ordinals: dict[str, int] = {}
         self._stops: set[asyncio.Task[None]] = set()
         self._changed = asyncio.Event()
+        self._term: Term | None = None
         self._complaint = ""
         self._gave_up: str | None = None
         local = store.poll.max_s < _LOCAL_TICK_S
@@ -151,7 +152,7 @@ class Supervisor:
         leading = asyncio.ensure_future(
             lead(self._store, self._manifest, self._clock, me=self._me, wait=wait, is_over=self._is_over)
         )
-        term = await _unless(stop, leading)
+        self._term = term = await _unless(stop, leading)
         if term is None:
             return None
         log.info("supervising session %s in term %d", self._manifest.session_id, term.number)
@@ -170,6 +171,8 @@ class Supervisor:
         """Look, decide and act once; what fails for now is logged and tried again at the next tick."""
         try:
             snapshot = await self._observer.look()
+            if self._term is not None and not await self._term.confirm():
+                return self.report
             actions = decide(snapshot)
             over = snapshot.over
             self._gave_up = None if snapshot.ended is None else self._gave_up
@@ -195,27 +198,21 @@ class Supervisor:
     async def _supervise(self, term: Term, stop: asyncio.Event) -> None:
         wind_down: Deadline | None = None
         pause_s = self._tick_s
-        while not stop.is_set():
+        while not stop.is_set() and not term.deposed:
             self._changed.clear()
-            try:
-                if not await term.confirm():
-                    return
-            except StoreError as error:
-                log.warning("cannot tell whether another supervisor has taken over: %s", error)
-            else:
-                report = await self.tick()
-                if report.over:
-                    return
-                if report.state == "open":
-                    wind_down = None
-                elif wind_down is None:
-                    wind_down = Deadline(self._clock, _WIND_DOWN_S)
-                elif wind_down.passed:
-                    log.error("the session is %s, but its workers do not go; leaving", report.state)
-                    return
-                quiet = not report.open_tasks and report.state == "open"
-                pause_s = min(pause_s * 1.5, self._manifest.heartbeat_s) if quiet else self._tick_s
-            if not stop.is_set():
+            report = await self.tick()
+            if report.over:
+                return
+            if report.state == "open":
+                wind_down = None
+            elif wind_down is None:
+                wind_down = Deadline(self._clock, _WIND_DOWN_S)
+            elif wind_down.passed:
+                log.error("the session is %s, but its workers do not go; leaving", report.state)
+                return
+            quiet = not report.open_tasks and report.state == "open"
+            pause_s = min(pause_s * 1.5, self._manifest.heartbeat_s) if quiet else self._tick_s
+            if not stop.is_set() and not term.deposed:
                 await self._pause(pause_s)
 
     async def _pause(self, seconds: float) -> None:
