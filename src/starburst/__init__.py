@@ -1,1 +1,125 @@
-"""Parallel Python on your own AWS account, or on this machine."""
+"""Parallel Python on your own AWS account, or on this machine.
+
+    import starburst
+
+    results = starburst.map(simulate, range(10_000), workers=50)
+
+Everything public is here and is loaded when it is first used, so that ``import starburst`` costs nothing.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from starburst._version import __version__
+
+if TYPE_CHECKING:
+    from starburst.client.executor import Executor
+    from starburst.client.listing import SessionSummary, list_sessions
+    from starburst.client.mapping import imap, imap_unordered, starmap
+    from starburst.client.mapping import map_ as map  # noqa: A004 - the name says what it does
+    from starburst.client.plan import plan
+    from starburst.client.session import Session, attach, session
+    from starburst.client.status import SessionStatus
+    from starburst.errors import (
+        AccessDenied,
+        CollectTimeout,
+        ConfigError,
+        CorruptObject,
+        IncompatibleVersion,
+        InvalidStoreURL,
+        ObjectNotFound,
+        OptionError,
+        ProviderError,
+        SerializationError,
+        SessionEnded,
+        SessionError,
+        SessionNotFound,
+        StarburstError,
+        StoreError,
+        StoreFull,
+        StoreUnavailable,
+        TaskCancelled,
+        TaskError,
+        TaskFailed,
+        TaskTimeout,
+        WorkerLost,
+    )
+    from starburst.options import Options
+
+_CLIENT = {
+    "Executor": "executor",
+    "Session": "session",
+    "SessionStatus": "status",
+    "SessionSummary": "listing",
+    "attach": "session",
+    "imap": "mapping",
+    "imap_unordered": "mapping",
+    "list_sessions": "listing",
+    "map": "mapping",
+    "plan": "plan",
+    "session": "session",
+    "starmap": "mapping",
+}
+
+__all__ = [
+    "AccessDenied",
+    "CollectTimeout",
+    "ConfigError",
+    "CorruptObject",
+    "Executor",
+    "IncompatibleVersion",
+    "InvalidStoreURL",
+    "ObjectNotFound",
+    "OptionError",
+    "Options",
+    "ProviderError",
+    "SerializationError",
+    "Session",
+    "SessionEnded",
+    "SessionError",
+    "SessionNotFound",
+    "SessionStatus",
+    "SessionSummary",
+    "StarburstError",
+    "StoreError",
+    "StoreFull",
+    "StoreUnavailable",
+    "TaskCancelled",
+    "TaskError",
+    "TaskFailed",
+    "TaskTimeout",
+    "WorkerLost",
+    "__version__",
+    "attach",
+    "imap",
+    "imap_unordered",
+    "list_sessions",
+    "map",
+    "plan",
+    "session",
+    "starmap",
+]
+
+
+def __getattr__(name: str) -> Any:
+    """Load a public name when it is first asked for, and give the client its display."""
+    import importlib
+
+    if name not in __all__:
+        raise AttributeError(f"module 'starburst' has no attribute {name!r}")
+    if name == "Options":
+        found: Any = importlib.import_module("starburst.options").Options
+    elif name in _CLIENT:
+        progress = importlib.import_module("starburst.client.progress")
+        progress.set_renderer(importlib.import_module("starburst.ui.progress").open_sink)
+        module = importlib.import_module(f"starburst.client.{_CLIENT[name]}")
+        found = getattr(module, "map_" if name == "map" else name)
+    else:
+        found = getattr(importlib.import_module("starburst.errors"), name)
+    globals()[name] = found
+    return found
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import os
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from starburst.errors import OptionError
@@ -25,8 +26,8 @@ _MEMORY = re.compile(r"\s*(\d+(?:\.\d+)?)\s*(MB|MIB|M|GB|GIB|G)?\s*", re.IGNOREC
 class Options:
     """What a session is asked for. Every field can be given to ``map``, ``Executor``, ``session`` and ``plan``."""
 
-    workers: int = 2
-    """How many workers at the most; 1 to 500."""
+    workers: int = field(default_factory=lambda: os.cpu_count() or 1)
+    """How many workers at the most; 1 to 500. As many as this machine has cores, unless given."""
     slots: int = 1
     """Tasks that one worker runs at a time, each in a process of its own."""
     launch_type: str = "LOCAL"
@@ -80,7 +81,7 @@ class Options:
     @classmethod
     def names(cls) -> tuple[str, ...]:
         """The names of all options, in the order of their fields."""
-        return tuple(field.name for field in dataclasses.fields(cls))
+        return tuple(option.name for option in dataclasses.fields(cls))
 
     @property
     def timeout_s(self) -> float | None:

@@ -1,1 +1,1 @@
-"""client."""
+"""What users import; see ``starburst`` itself."""

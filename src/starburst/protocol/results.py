@@ -111,8 +111,14 @@ def decode_result(data: Buffer, key: str) -> tuple[ResultHeader, Iterator[Outcom
     """
     pack = decode_pack(data, key)
     header = pack.record(ResultHeader)
-    frames = sum(segment.n_frames for segment in header.segments)
-    if frames != len(pack) or sum(segment.count for segment in header.segments) != header.count:
+    segments = header.segments
+    plausible = all(s.count == 1 or (s.kind == "values" and s.count > 1) for s in segments)
+    plausible &= all(s.n_frames > 0 for s in segments) and (bool(segments) or header.moved)
+    if (
+        not plausible
+        or sum(s.n_frames for s in segments) != len(pack)
+        or sum(s.count for s in segments) != header.count
+    ):
         raise CorruptObject(f"the object {key} is damaged: its segments do not add up")
     return header, _outcomes(pack, header)
 
@@ -123,12 +129,12 @@ def _outcomes(pack: Pack, header: ResultHeader) -> Iterator[Outcome]:
         frames = [pack.frame(i) for i in range(at, at + segment.n_frames)]
         at += segment.n_frames
         if segment.kind == "values":
-            yield from _values(frames, segment.count)
+            yield from _values(frames, segment.count, pack.index.key)
         else:
             yield _failure(frames, pack.index.key)
 
 
-def _values(frames: list[Buffer], count: int) -> Iterator[Outcome]:
+def _values(frames: list[Buffer], count: int, key: str) -> Iterator[Outcome]:
     try:
         values = load_value([frames[0], *map(_writable, frames[1:])])
     except Exception as error:  # noqa: BLE001 - the user's classes may do anything while they load
@@ -139,6 +145,10 @@ def _values(frames: list[Buffer], count: int) -> Iterator[Outcome]:
         )
         yield from (Outcome(failure=failure, error=error) for _ in range(count))
     else:
+        if not isinstance(values, list) or len(values) != count:
+            raise CorruptObject(
+                f"the object {key} is damaged: it does not hold {count} values where it should"
+            )
         yield from (Outcome(value) for value in values)
 
 
@@ -201,6 +211,10 @@ async def chain_end(store: Store, keys: Keys, chunk: ChunkId) -> tuple[int, int,
             return position, ok, failed, False
         if header.moved:
             return position, ok, failed, True
+        if header.first != position or header.count < 1:
+            raise CorruptObject(
+                f"the object {keys.result(chunk, position)} is not the result of task {position}"
+            )
         bad = sum(segment.count for segment in header.segments if segment.kind == "failure")
         position, ok, failed = position + header.count, ok + header.count - bad, failed + bad
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import difflib
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -9,7 +10,7 @@ from typing import Any
 from starburst.clock import Clock
 from starburst.errors import ObjectNotFound, SessionNotFound, StoreUnavailable
 from starburst.protocol.keys import DoneMark, Keys
-from starburst.protocol.pack import Pack, PackIndex, decode_pack
+from starburst.protocol.pack import Pack, PackIndex, decode_pack, encode_pack
 from starburst.protocol.records import (
     BatchHeader,
     Event,
@@ -28,9 +29,11 @@ __all__ = [
     "delete_session",
     "list_session_ids",
     "publish_batch",
+    "publish_parts",
     "read_batch",
     "read_done",
     "read_heartbeat",
+    "read_heartbeats",
     "read_manifest",
 ]
 
@@ -117,6 +120,33 @@ async def read_heartbeat(store: Store, keys: Keys, worker: str) -> Heartbeat | N
         return msgspec.json.decode(await store.get(keys.worker(worker)), type=Heartbeat)
     except (ObjectNotFound, msgspec.MsgspecError):
         return None
+
+
+async def read_heartbeats(store: Store, keys: Keys) -> list[Heartbeat]:
+    """The last sign of life of every worker that ever was, sorted by name."""
+    listed = await store.list(keys.workers)
+    names = [info.key.rsplit("/", 1)[1] for info in listed]
+    found = await asyncio.gather(*(read_heartbeat(store, keys, name) for name in names))
+    return [beat for beat in found if beat is not None]
+
+
+async def publish_parts(
+    store: Store, keys: Keys, batch: int, parts: Sequence[tuple[int, int]], *, at: float, next_seq: int = 1
+) -> int:
+    """Announce chunks (first task, end) that were split off chunks of ``batch``; twice does no harm.
+
+    Returns:
+        The number of the share.
+    """
+    header = BatchHeader(
+        n_tasks=sum(end - first for first, end in parts),
+        firsts=tuple(first for first, _ in parts),
+        counts=tuple(end - first for first, end in parts),
+        source=batch,
+        at=at,
+    )
+    body = encode_pack(header, [])
+    return await publish_batch(store, keys, lambda _: body, next_seq=next_seq)
 
 
 async def append_event(

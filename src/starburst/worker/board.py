@@ -11,10 +11,10 @@ from starburst.clock import Clock
 from starburst.errors import CorruptObject, IncompatibleVersion, ObjectNotFound
 from starburst.protocol.claims import Liveness, end_after, first_claim, holder_of, takeover
 from starburst.protocol.keys import ChunkId, Keys
-from starburst.protocol.pack import Pack, PackIndex, encode_pack
+from starburst.protocol.pack import Pack, PackIndex
 from starburst.protocol.records import BatchHeader, Claim, Manifest, decode_json, encode_json
 from starburst.protocol.results import chain_end, finish_chunk
-from starburst.protocol.sessions import publish_batch, read_batch
+from starburst.protocol.sessions import publish_parts, read_batch
 from starburst.protocol.state import SessionState
 from starburst.store.base import Store
 
@@ -235,15 +235,8 @@ class Board:
 
     async def publish_parts(self, batch: Batch, parts: list[tuple[int, int]]) -> None:
         """Announce chunks that were split off; announcing them twice does no harm."""
-        header = BatchHeader(
-            n_tasks=sum(end - first for first, end in parts),
-            firsts=tuple(first for first, _ in parts),
-            counts=tuple(end - first for first, end in parts),
-            source=batch.seq,
-            at=self._clock.time(),
-        )
-        body = encode_pack(header, [])
-        await publish_batch(self._store, self._keys, lambda _: body, next_seq=self._next_seq)
+        at = self._clock.time()
+        await publish_parts(self._store, self._keys, batch.seq, parts, at=at, next_seq=self._next_seq)
         batch.add_parts(parts)
 
     def _candidate(self, batch: Batch) -> int | None:

@@ -8,11 +8,12 @@ from collections.abc import Awaitable, Callable
 from typing import Any, Protocol, TypeVar
 
 from starburst.clock import Clock
+from starburst.errors import ObjectNotFound
 from starburst.protocol.claims import release, share
 from starburst.protocol.keys import Keys
 from starburst.protocol.pack import encode_pack
 from starburst.protocol.records import Failure, ResultHeader
-from starburst.protocol.results import Run, encode_result, finish_chunk
+from starburst.protocol.results import Run, chain_end, encode_result, finish_chunk
 from starburst.store.base import Store
 from starburst.worker.board import Board, Held
 
@@ -48,6 +49,7 @@ class Holding:
         self._office = office
         self.held = held
         self.superseded = False
+        self.stale = False
         self.flushed_at = self.started_at = office.clock.monotonic()
         self._pending = Run()
         self._flight = Run()
@@ -75,7 +77,12 @@ class Holding:
 
     def take(self, run: Run) -> None:
         """Some more tasks are finished."""
-        self._pending.extend(run)
+        if not self.stale:
+            self._pending.extend(run)
+
+    def resume(self) -> None:
+        """A job begins at :attr:`position`; what it brings counts again."""
+        self.stale = False
 
     def fail(self, failure: Failure) -> Run:
         """The next task has failed; returns it as a run."""
@@ -143,6 +150,21 @@ class Holding:
         await office.persist(lambda: office.board.publish_parts(held.batch, parts))
         held.end = held.position
 
+    async def _yield_to_late_writer(self) -> None:
+        """Another worker wrote this link: our successor, or a holder before us that was not dead after all.
+
+        In the first case the chunk is no longer ours. In the second we go on behind what it wrote.
+        """
+        office, held = self._office, self.held
+        self._flight, self._pending, self.stale = Run(), Run(), True
+        try:
+            await office.store.get(office.keys.claim(held.chunk, len(held.log) + 1))
+        except ObjectNotFound:
+            found = await chain_end(office.store, office.keys, held.chunk)
+            held.position, held.ok, held.failed, self.superseded = found
+        else:
+            self.superseded = True
+
     async def _flush(self, before: asyncio.Task[None] | None, then: Callable[[], Any]) -> None:
         """Write the next link of the chunk's chain."""
         if before is not None:
@@ -160,7 +182,7 @@ class Holding:
             compress=office.store.compresses,
         )
         if not await office.persist(lambda: office.store.create(key, body)):
-            self.superseded = True
+            await office.persist(self._yield_to_late_writer)
             then()
             return
         held.fenced = True

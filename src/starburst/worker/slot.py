@@ -133,7 +133,7 @@ class Slot:
         elif memory is not None and (used := runner.memory_bytes()) > memory:
             runner.kill(f"out of memory: it held {used / 2**20:.0f} MB of {memory / 2**20:.0f} MB")
         if now - holding.flushed_at >= self._agent.flush_s:
-            holding.start_flush(lambda: runner.kill("superseded"))
+            holding.start_flush(lambda: runner.kill("superseded") if self._running else None)
         if now - self._shared_at >= self._agent.flush_s and (self._sharing is None or self._sharing.done()):
             self._shared_at = now
             self._sharing = asyncio.ensure_future(self._share_out(holding, runner))
@@ -188,6 +188,7 @@ class Slot:
                 attempt=held.attempt + self._crashes.get(holding.position, 0),
             )
             assert self._runner is not None
+            holding.resume()
             self._running = True
             crash = await self._runner.run(job, frame, lambda run: self._take(holding, run))
             self._running = False
@@ -210,7 +211,8 @@ class Slot:
         holding.take(run)
         self._agent.pulse.count(run)
         if holding.unflushed_bytes >= _FLUSH_BYTES:
-            holding.start_flush()
+            runner = self._runner
+            holding.start_flush(lambda: runner.kill("superseded") if runner and self._running else None)
 
     def _fail(self, holding: Holding, failure: Failure) -> None:
         self._agent.pulse.count(holding.fail(failure))

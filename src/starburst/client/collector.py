@@ -1,0 +1,211 @@
+"""Brings results home: one loop a session, whatever the number of calls that wait for it."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+from starburst.clock import Clock
+from starburst.errors import CorruptObject, SessionEnded, StarburstError, StoreError
+from starburst.protocol.keys import Keys
+from starburst.protocol.records import Failure, ResultHeader
+from starburst.protocol.results import Outcome, decode_result
+from starburst.protocol.sessions import EventLog
+from starburst.protocol.state import SessionState
+from starburst.store.base import Store
+
+__all__ = ["Collector", "Run", "Watched"]
+
+log = logging.getLogger(__name__)
+
+_AT_ONCE = 8
+_GIVE_UP_S = 60.0
+OnRun = Callable[["Run"], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """Consecutive tasks of a submission with their outcomes, as they came."""
+
+    batch: int
+    first: int
+    outcomes: Sequence[Outcome]
+    worker: str
+    task_s: float = 0.0
+    retried: int = 0
+
+
+@dataclass(slots=True)
+class Watched:
+    """A submission that somebody waits for.
+
+    Attributes:
+        seq: Its number.
+        n_tasks: How many tasks it has.
+        on_run: Called in the event loop with each run of results.
+        on_error: Called once if the rest cannot come any more.
+    """
+
+    seq: int
+    n_tasks: int
+    on_run: OnRun
+    on_error: Callable[[StarburstError], None]
+    missing: int = 0
+    seen: set[str] = field(default_factory=set)
+
+    def __post_init__(self) -> None:
+        self.missing = self.n_tasks
+
+
+class Collector:
+    """Looks for results of the watched submissions, often while they come and seldom while they do not.
+
+    Every task has exactly one result (docs/protocol.md), so results are taken as they are found.
+
+    Args:
+        store: The session's store.
+        keys: The session's keys.
+        state: Its state; kept up to date here.
+        clock: Time.
+        news_s: Seconds between two looks at the session's events.
+    """
+
+    def __init__(self, store: Store, keys: Keys, state: SessionState, clock: Clock, *, news_s: float) -> None:
+        self._store = store
+        self._keys = keys
+        self.state = state
+        self._clock = clock
+        self._news_s = news_s
+        self._events = EventLog(store, keys)
+        self._watched: dict[int, Watched] = {}
+        self._fresh = asyncio.Event()
+        self._loop: asyncio.Task[None] | None = None
+        self._details: dict[str, str] = {}
+
+    def watch(self, watched: Watched) -> None:
+        """Bring the results of a submission from now on."""
+        if watched.missing == 0:
+            return
+        self._watched[watched.seq] = watched
+        self._fresh.set()
+        if self._loop is None or self._loop.done():
+            self._loop = asyncio.ensure_future(self._collect())
+
+    def unwatch(self, seq: int) -> None:
+        """Nobody waits for it any more."""
+        self._watched.pop(seq, None)
+
+    async def close(self) -> None:
+        """Stop looking."""
+        if self._loop is not None:
+            self._loop.cancel()
+            await asyncio.gather(self._loop, return_exceptions=True)
+
+    def fail_all(self, error: StarburstError) -> None:
+        """No result will come any more."""
+        waiting = list(self._watched.values())
+        self._watched.clear()
+        for watched in waiting:
+            watched.on_error(error)
+
+    async def sweep(self, watched: Watched) -> int:
+        """Bring what is there now of one submission; the number of tasks that came."""
+        listed = await self._store.list(self._keys.results(watched.seq))
+        fresh = [info.key for info in listed if info.key not in watched.seen]
+        gate = asyncio.Semaphore(_AT_ONCE)
+
+        async def fetch(key: str) -> int:
+            async with gate:
+                watched.seen.add(key)
+                return await self._bring(watched, key)
+
+        return sum(await asyncio.gather(*map(fetch, fresh)))
+
+    async def read_news(self) -> None:
+        """Bring the session's state up to date."""
+        for event in await self._events.news():
+            self.state.apply(event)
+            if event.what == "terminated":
+                self._details[self.state.ended or ""] = str(event.data.get("detail", ""))
+            elif event.what == "damaged" and (watched := self._watched.pop(event.data["batch"], None)):
+                watched.on_error(CorruptObject(str(event.data["error"])))
+
+    async def _collect(self) -> None:
+        pause_s, news_at = self._store.poll.min_s, self._clock.monotonic()
+        failing_since: float | None = None
+        while self._watched:
+            try:
+                came = sum([await self.sweep(watched) for watched in list(self._watched.values())])
+                if self._clock.monotonic() - news_at >= self._news_s:
+                    news_at = self._clock.monotonic()
+                    await self._end_if_over()
+                failing_since = None
+            except StoreError as error:
+                came = 0
+                failing_since = failing_since or self._clock.monotonic()
+                log.warning("results cannot be read just now: %s", error)
+                if self._clock.monotonic() - failing_since > _GIVE_UP_S:
+                    self.fail_all(error)
+            except Exception as error:
+                log.exception("the collector failed")
+                self.fail_all(StarburstError(f"results cannot be read: {type(error).__name__}: {error}"))
+            if came or self._fresh.is_set():
+                self._fresh.clear()
+                pause_s = self._store.poll.min_s
+            await self._clock.sleep(pause_s)
+            pause_s = min(pause_s * 1.2, self._store.poll.max_s)
+
+    async def _end_if_over(self) -> None:
+        await self.read_news()
+        name = self.state.name(self._clock.time())
+        if name == "open":
+            return
+        for watched in list(self._watched.values()):
+            await self.sweep(watched)  # the last results may have come after the last look
+        self.fail_all(ended(self._keys.session_id, name, self._details.get(name, "")))
+
+    async def _bring(self, watched: Watched, key: str) -> int:
+        _, first = self._keys.parse_result(key)
+        try:
+            header, outcomes = decode_result(await self._store.get(key), key)
+        except CorruptObject as error:
+            watched.on_error(error)
+            return 0
+        if header.moved:
+            return 0
+        run = Run(watched.seq, first, _complete(header, outcomes), header.worker, header.task_s, header.retried)
+        watched.missing -= header.count
+        if watched.missing <= 0:
+            self._watched.pop(watched.seq, None)
+        watched.on_run(run)
+        return header.count
+
+
+def ended(session_id: str, name: str, detail: str = "") -> SessionEnded:
+    """The error for work on a session that has ended."""
+    why = {
+        "expired": "its absolute_timeout has passed",
+        "idle": "it had nothing to do for its session_timeout",
+        "cancelled": "it was cancelled",
+        "closed": "it was closed",
+        "failed": "its workers could not do their work",
+    }.get(name, name)
+    more = f": {detail}" if detail else ""
+    return SessionEnded(
+        f"session {session_id} takes no more work, {why}{more}",
+        hint=f"finished results are kept: starburst collect {session_id} -o results.pickle"
+        + ("" if name in ("cancelled", "closed") else f"; to go on: starburst extend {session_id} 2h"),
+    )
+
+
+def _complete(header: ResultHeader, outcomes: object) -> list[Outcome]:
+    """The outcomes of an object, all of them: a damaged frame takes its object's other tasks with it."""
+    found: list[Outcome] = []
+    try:
+        found.extend(outcomes)  # type: ignore[call-overload]
+    except CorruptObject as error:
+        failure = Failure(kind="load", message=error.message, type_name="CorruptObject")
+        found += [Outcome(failure=failure, error=error)] * (header.count - len(found))
+    return found

@@ -1,0 +1,191 @@
+"""A session as a client holds it: its store, manifest, provider; made new or found again."""
+
+from __future__ import annotations
+
+import asyncio
+import getpass
+import hashlib
+import os
+import socket
+import sys
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Literal
+
+from starburst._version import __version__
+from starburst.client.packing import Packed
+from starburst.client.plan import store_url
+from starburst.clock import Clock, SystemClock
+from starburst.compute.base import Provider
+from starburst.compute.registry import load_provider
+from starburst.errors import IncompatibleVersion
+from starburst.options import Options, parse_memory_bytes
+from starburst.protocol.keys import Keys, new_session_id
+from starburst.protocol.keys import session_url as url_of
+from starburst.protocol.pack import encode_pack
+from starburst.protocol.records import BatchHeader, Environment, FunctionHeader, Manifest, ObjectHeader
+from starburst.protocol.sessions import create_session, publish_batch, read_manifest
+from starburst.store import open_store
+from starburst.store.base import Store
+
+__all__ = ["Connection", "local_environment"]
+
+Kind = Literal["map", "executor", "session", "resume"]
+_AT_ONCE = 8
+
+
+@dataclass(slots=True)
+class Connection:
+    """One open session.
+
+    Attributes:
+        store: Where it lives.
+        manifest: What it is.
+        provider: What starts its workers.
+        clock: Time.
+    """
+
+    store: Store
+    manifest: Manifest
+    provider: Provider
+    clock: Clock = field(default_factory=SystemClock)
+    _stored: set[str] = field(default_factory=set)
+    _next_seq: int = 1
+
+    @classmethod
+    async def create(cls, options: Options, kind: Kind, *, session_id: str | None = None) -> Connection:
+        """Make a new session; nothing is launched yet.
+
+        Raises:
+            InvalidStoreURL: The store cannot be opened or written.
+            ProviderError: There is no such launch type.
+        """
+        provider = load_provider(options.launch_type)
+        store = open_store(store_url(options.store))
+        clock = SystemClock()
+        manifest = _manifest(options, kind, session_id or new_session_id(kind), clock)
+        if not await create_session(store, manifest):
+            manifest = await read_manifest(store, manifest.session_id)
+        return cls(store, manifest, provider, clock)
+
+    @classmethod
+    async def open(cls, session_id: str, store: str | None = None) -> Connection:
+        """Find a session again.
+
+        Raises:
+            SessionNotFound: It is not in that store.
+        """
+        opened = open_store(store_url(store))
+        manifest = await read_manifest(opened, session_id)
+        return cls(opened, manifest, load_provider(manifest.launch_type))
+
+    @property
+    def session_id(self) -> str:
+        """The session's id."""
+        return self.manifest.session_id
+
+    @property
+    def keys(self) -> Keys:
+        """The session's keys."""
+        return Keys(self.manifest.session_id)
+
+    @property
+    def url(self) -> str:
+        """The session's URL, by which any machine can join: ``starburst worker URL``."""
+        return url_of(self.store.url, self.session_id)
+
+    @property
+    def lanes(self) -> int:
+        """Tasks that can run at once."""
+        return self.manifest.workers * self.manifest.slots
+
+    def check_python(self) -> None:
+        """Refuse to submit from another Python than the session's workers run.
+
+        Raises:
+            IncompatibleVersion: Their minor versions differ.
+        """
+        ours, theirs = Environment(), self.manifest.environment
+        if (ours.python, ours.implementation) != (theirs.python, theirs.implementation):
+            raise IncompatibleVersion(
+                f"session {self.session_id} was made with {theirs.implementation} {theirs.python}, this is "
+                f"{ours.implementation} {ours.python}: functions pickled by one cannot run on the other",
+                hint=f"submit from Python {theirs.python}; results can be collected from here",
+            )
+
+    async def submit(self, packed: Packed, header: BatchHeader) -> int:
+        """Write a submission; returns its number. A client that dies on the way leaves all of it or nothing."""
+        self.check_python()
+        await self.put_objects(packed)
+        await self._put_function(packed)
+        body = encode_pack(header, packed.frames, compress=self.store.compresses)
+        seq = await publish_batch(self.store, self.keys, lambda _: body, next_seq=self._next_seq)
+        self._next_seq = seq + 1
+        return seq
+
+    async def put_objects(self, packed: Packed) -> None:
+        """Write the large objects that are not there yet."""
+        gate = asyncio.Semaphore(_AT_ONCE)
+
+        async def put(sha256: str) -> None:
+            async with gate:
+                buffers, type_name = packed.large.found[sha256]
+                body = encode_pack(
+                    ObjectHeader(nonce=sha256[:16], type_name=type_name),
+                    buffers,
+                    compress=self.store.compresses,
+                )
+                await self.store.create(self.keys.object(sha256), body)
+                self._stored.add(sha256)
+
+        await asyncio.gather(*map(put, self._missing(packed.large.found)))
+
+    async def _put_function(self, packed: Packed) -> None:
+        if packed.function_sha256 in self._stored:
+            return
+        header = FunctionHeader(nonce=packed.function_sha256[:16], name=packed.title)
+        body = encode_pack(header, [packed.function], compress=self.store.compresses)
+        await self.store.create(self.keys.function(packed.function_sha256), body)
+        self._stored.add(packed.function_sha256)
+
+    def _missing(self, names: Iterable[str]) -> list[str]:
+        return [name for name in names if name not in self._stored]
+
+
+def local_environment() -> Environment:
+    """This Python, and where its modules are: for workers on the same machine."""
+    paths = tuple(os.path.abspath(path) for path in sys.path)  # noqa: PTH100 - "" means the current folder
+    return Environment(cwd=os.getcwd(), sys_path=paths, starburst=__version__)  # noqa: PTH109
+
+
+def _manifest(options: Options, kind: Kind, session_id: str, clock: Clock) -> Manifest:
+    return Manifest(
+        session_id=session_id,
+        kind=kind,
+        created_at=clock.time(),
+        owner=_user(),
+        host=socket.gethostname(),
+        launch_type=options.launch_type,
+        workers=options.workers,
+        slots=options.slots,
+        max_attempts=options.max_attempts,
+        lease_s=options.seconds("lease"),
+        idle_timeout_s=options.seconds("idle_timeout"),
+        session_timeout_s=options.seconds("session_timeout"),
+        absolute_timeout_s=options.seconds("absolute_timeout"),
+        environment=local_environment(),
+        cpu=options.cpu,
+        memory_bytes=None if options.memory is None else parse_memory_bytes(options.memory),
+    )
+
+
+def _user() -> str:
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):  # no name for this user id, as in some containers
+        return str(os.getuid())
+
+
+def sha256_of(data: bytes) -> str:
+    """The content name of some bytes."""
+    return hashlib.sha256(data).hexdigest()

@@ -1,0 +1,52 @@
+"""One background thread with an event loop, in which everything that talks to stores runs."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import threading
+from collections.abc import Callable, Coroutine
+from typing import Any, TypeVar
+
+__all__ = ["Engine", "engine"]
+
+T = TypeVar("T")
+
+
+class Engine:
+    """The thread and its loop; started when it is first needed."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._loop: asyncio.AbstractEventLoop | None = None
+
+    @property
+    def loop(self) -> asyncio.AbstractEventLoop:
+        """The running loop."""
+        with self._lock:
+            if self._loop is None:
+                self._loop = asyncio.new_event_loop()
+                threading.Thread(target=self._loop.run_forever, name="starburst", daemon=True).start()
+            return self._loop
+
+    def run(self, work: Coroutine[Any, Any, T]) -> T:
+        """Run a coroutine there and wait for it; an interrupt of the caller cancels it."""
+        future = asyncio.run_coroutine_threadsafe(work, self.loop)
+        try:
+            return future.result()
+        except BaseException:
+            future.cancel()
+            raise
+
+    def call_soon(self, function: Callable[..., Any], *args: Any) -> None:
+        """Have a function called there, soon."""
+        self.loop.call_soon_threadsafe(function, *args)
+
+    def forget(self) -> None:
+        """After a fork the thread is not there any more."""
+        self._lock = threading.Lock()
+        self._loop = None
+
+
+engine = Engine()
+os.register_at_fork(after_in_child=engine.forget)

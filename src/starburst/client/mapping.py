@@ -1,0 +1,333 @@
+"""``map``, ``starmap``, ``imap`` and ``imap_unordered``."""
+
+from __future__ import annotations
+
+import itertools
+import sys
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any, Literal, TypeVar
+
+from starburst.client.call import Call, Slice
+from starburst.client.engine import engine
+from starburst.client.packing import (
+    Packed,
+    check_callable,
+    check_chunksize,
+    columns_of,
+    pack_map,
+    pack_star,
+    title_of,
+)
+from starburst.client.plan import current_options
+from starburst.client.pool import Pool, discard, open_pool
+from starburst.client.progress import ProgressSink, open_sink
+from starburst.errors import OptionError
+from starburst.options import Options
+
+__all__ = ["check_on_error", "imap", "imap_unordered", "map_", "starmap", "submit"]
+
+R = TypeVar("R")
+OnError = Literal["raise", "return", "skip"]
+_FIRST_BLOCK = 4
+_MAX_BLOCK = 4096
+_told_where = False
+
+
+def map_(
+    fn: Callable[..., R],
+    *iterables: Iterable[Any],
+    chunksize: int | Literal["auto"] = "auto",
+    on_error: OnError = "raise",
+    progress: bool = True,
+    resume: bool | Literal["code"] = False,
+    **options: Any,
+) -> list[R]:
+    """Apply a function to every item, in parallel; results come back as a list, in order.
+
+    Args:
+        fn: Any function: imported, defined in a script or a notebook, a lambda, a closure.
+        *iterables: Its arguments, taken side by side as the built-in ``map`` does; the shortest decides.
+        chunksize: Tasks that a worker claims at once; "auto" needs no advice.
+        on_error: "raise" stops at the first failed task and raises its error; "return" puts the error into the
+            list instead of a value; "skip" leaves failed items out.
+        progress: Show a progress bar and a summary on standard error.
+        resume: Name each task by function, arguments and environment, and run only what has no good result from
+            an earlier call. With "code" a change of the function's own code, too, makes its tasks new.
+        **options: Any of :class:`starburst.Options`: ``workers=``, ``slots=``, ``timeout=``, ``retries=``, …
+
+    Returns:
+        One result an item, in the order of the items.
+
+    Raises:
+        OptionError: An argument or option is wrong; nothing was started.
+        SerializationError: The function or an argument cannot be pickled; nothing was started.
+        TaskFailed: A task raised; the exception is ``__cause__``.
+        TaskTimeout: A task ran longer than ``timeout``.
+        WorkerLost: A task took its worker down ``max_attempts`` times.
+        SessionEnded: The session ended before all was done.
+    """
+    check_callable(fn)
+    chosen = current_options(options)
+    size = check_chunksize(chunksize)
+    check_on_error(on_error)
+    columns = columns_of(iterables)
+    lanes = chosen.workers * chosen.slots
+    if resume:
+        from starburst.client.resume import resumed_map
+
+        return resumed_map(
+            fn, columns, chosen, chunksize=size, on_error=on_error, progress=progress, strict=resume == "code"
+        )
+    packed = pack_map(fn, columns, lanes=lanes, chunksize=size)
+    return _run(packed, chosen, on_error=on_error, progress=progress)
+
+
+def starmap(
+    fn: Callable[..., R],
+    rows: Iterable[Sequence[Any]],
+    *,
+    chunksize: int | Literal["auto"] = "auto",
+    on_error: OnError = "raise",
+    progress: bool = True,
+    **options: Any,
+) -> list[R]:
+    """As :func:`starburst.map`, with each item a tuple of arguments.
+
+    Args:
+        fn: The function.
+        rows: One tuple of positional arguments a task.
+        chunksize: As in :func:`starburst.map`.
+        on_error: As in :func:`starburst.map`.
+        progress: As in :func:`starburst.map`.
+        **options: As in :func:`starburst.map`.
+
+    Returns:
+        One result a row, in order.
+
+    Raises:
+        OptionError: As :func:`starburst.map`, or a row is not a sequence.
+    """
+    check_callable(fn)
+    chosen = current_options(options)
+    size = check_chunksize(chunksize)
+    check_on_error(on_error)
+    listed = list(columns_of([rows])[0])
+    for i, row in enumerate(listed):
+        if not isinstance(row, Sequence) or isinstance(row, (str, bytes)):
+            raise OptionError(
+                f"row {i} of starmap is a {type(row).__name__}, not a tuple of arguments",
+                hint="for one argument a task use starburst.map",
+            )
+    packed = pack_star(fn, listed, lanes=chosen.workers * chosen.slots, chunksize=size)
+    return _run(packed, chosen, on_error=on_error, progress=progress)
+
+
+def imap(
+    fn: Callable[..., R],
+    *iterables: Iterable[Any],
+    on_error: OnError = "raise",
+    progress: bool = False,
+    **options: Any,
+) -> Iterator[R]:
+    """As :func:`starburst.map`, lazily: items are read as results are taken, so they may be endless.
+
+    Args:
+        fn: The function.
+        *iterables: As in :func:`starburst.map`.
+        on_error: As in :func:`starburst.map`.
+        progress: As in :func:`starburst.map`.
+        **options: As in :func:`starburst.map`.
+
+    Returns:
+        An iterator over results, in the order of the items. Closing it cancels what was not needed.
+
+    Raises:
+        OptionError: As :func:`starburst.map`, at the call.
+    """
+    return _lazily(fn, iterables, on_error=on_error, progress=progress, ordered=True, options=options)
+
+
+def imap_unordered(
+    fn: Callable[..., R],
+    *iterables: Iterable[Any],
+    on_error: OnError = "raise",
+    progress: bool = False,
+    **options: Any,
+) -> Iterator[R]:
+    """As :func:`starburst.imap`, each result as soon as it is there.
+
+    Args:
+        fn: The function.
+        *iterables: As in :func:`starburst.map`.
+        on_error: As in :func:`starburst.map`.
+        progress: As in :func:`starburst.map`.
+        **options: As in :func:`starburst.map`.
+
+    Returns:
+        An iterator over results in the order in which they come.
+
+    Raises:
+        OptionError: As :func:`starburst.map`, at the call.
+    """
+    return _lazily(fn, iterables, on_error=on_error, progress=progress, ordered=False, options=options)
+
+
+def check_on_error(on_error: Any) -> None:
+    """Refuse anything but the three words.
+
+    Raises:
+        OptionError: It is another.
+    """
+    if on_error not in ("raise", "return", "skip"):
+        raise OptionError(f"on_error={on_error!r} is not known", hint='use "raise", "return" or "skip"')
+
+
+def tell_where(sink: ProgressSink, options: Options) -> None:
+    """Say once per process, in a line, where the work runs."""
+    global _told_where  # noqa: PLW0603 - once per process
+    if not _told_where:
+        _told_where = True
+        where = "on this machine" if options.launch_type == "LOCAL" else f"on {options.launch_type}"
+        workers = f"{options.workers} worker{'s' if options.workers > 1 else ''}"
+        sink.note(f"starburst runs {where} with up to {workers} (launch_type {options.launch_type})")
+
+
+def _run(packed: Packed, options: Options, *, on_error: OnError, progress: bool) -> list[Any]:
+    if packed.n_tasks == 0:
+        return []
+    pool = open_pool(options)
+    sink = open_sink(progress=progress)
+    tell_where(sink, options)
+    call = Call(pool, packed.title, packed.n_tasks, sink)
+    part = Slice(range(packed.n_tasks))
+    in_order = False
+    try:
+        submit(call, part, packed, options)
+        call.wait_for(packed.n_tasks, stop_at_failure=on_error == "raise")
+        if on_error == "raise" and (failure := call.first_failure()) is not None:
+            if call.done < packed.n_tasks:
+                engine.run(pool.cancel(part.seq))
+            raise failure from failure.__cause__
+        in_order = True
+    except KeyboardInterrupt:
+        _interrupted(call, sink)
+        raise
+    finally:
+        call.finish(in_order=in_order)
+    return gather(call, range(packed.n_tasks), on_error)
+
+
+def gather(call: Call, places: Iterable[int], on_error: OnError) -> list[Any]:
+    """The results of some items as ``on_error`` wants them."""
+    if call.failed and on_error == "skip":
+        return [call.value(i) for i in places if call.outcomes[i][0].failure is None]
+    if call.failed:
+        return [call.value(i, keep=True) for i in places]
+    outcomes = call.outcomes
+    return [outcomes[i][0].value for i in places]
+
+
+def submit(call: Call, part: Slice, packed: Packed, options: Options) -> None:
+    """Write a submission of a call; its results go to the call."""
+    pool = call.pool
+    header = packed.header(
+        lanes=options.workers * options.slots,
+        timeout_s=options.timeout_s,
+        retries=options.retries,
+        at=pool.connection.clock.time(),
+    )
+    part.seq = engine.run(pool.submit(packed, header, call.taker(part), call.give_up))
+
+
+def _interrupted(call: Call, sink: ProgressSink) -> None:
+    """Ctrl-C: workers stop, results stay, and the user is told where."""
+    discard(call.pool)
+    engine.run(call.pool.stop_workers())
+    session_id = call.pool.session_id
+    lines = (
+        f"interrupted: workers stopped, {call.done} of {call.total} results are kept in {session_id}",
+        f"take what is there: starburst collect {session_id} --no-wait -o results.pickle",
+        f"finish it:          starburst.attach({session_id!r}).collect()",
+    )
+    for line in lines:
+        print(line, file=sys.stderr)  # noqa: T201 - the user must see it, with or without a display
+
+
+def _lazily(
+    fn: Callable[..., Any],
+    iterables: tuple[Iterable[Any], ...],
+    *,
+    on_error: OnError,
+    progress: bool,
+    ordered: bool,
+    options: dict[str, Any],
+) -> Iterator[Any]:
+    check_callable(fn)
+    check_on_error(on_error)
+    chosen = current_options(options)
+    if not iterables:
+        raise OptionError("imap needs at least one iterable", hint="starburst.imap(fn, items)")
+    rows = zip(*iterables, strict=False)
+    return _stream(fn, rows, chosen, on_error=on_error, progress=progress, ordered=ordered)
+
+
+def _stream(
+    fn: Callable[..., Any],
+    rows: Iterator[tuple[Any, ...]],
+    options: Options,
+    *,
+    on_error: OnError,
+    progress: bool,
+    ordered: bool,
+) -> Iterator[Any]:
+    """Keep some blocks of items under way, growing while they finish quickly."""
+    lanes = options.workers * options.slots
+    size = _FIRST_BLOCK * lanes
+    block = list(itertools.islice(rows, size))
+    if not block:
+        return
+    pool: Pool = open_pool(options)
+    sink = open_sink(progress=progress)
+    tell_where(sink, options)
+    call = Call(pool, title_of(fn), 0, sink)
+    parts: list[Slice] = []
+    taken = 0
+    in_order = False
+    try:
+        while block or taken < call.total:
+            while block and call.total - taken < 2 * size:
+                packed = pack_star(fn, block, lanes=lanes, chunksize=None)
+                part = Slice(range(call.total, call.total + len(block)))
+                parts.append(part)
+                call.total += len(block)
+                submit(call, part, packed, options)
+                size = min(_MAX_BLOCK, size * 2)
+                block = list(itertools.islice(rows, size))
+            place = _next_place(call, taken, ordered=ordered)
+            taken += 1
+            failed = call.outcomes[place][0].failure is not None
+            value = call.value(place)
+            if failed and on_error == "raise":
+                raise value from value.__cause__
+            if not (failed and on_error == "skip"):
+                yield value
+        in_order = True
+    except KeyboardInterrupt:
+        _interrupted(call, sink)
+        raise
+    finally:
+        if call.done < call.total and call.error is None and pool.usable:
+            engine.run(pool.cancel(*(part.seq for part in parts if part.seq)))
+        call.finish(in_order=in_order)
+
+
+def _next_place(call: Call, taken: int, *, ordered: bool) -> int:
+    """The next item to hand out: number ``taken``, or whichever came first."""
+    if not ordered:
+        call.wait_for(taken + 1)
+        return next(iter(call.outcomes))
+    while taken not in call.outcomes:
+        call.wait_for(call.done + 1)
+    return taken
+
+

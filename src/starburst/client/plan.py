@@ -1,0 +1,75 @@
+"""Defaults for the calls inside: ``plan(...)`` as a setter and as a context manager."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextvars import ContextVar
+from types import TracebackType
+from typing import Any, Self
+
+from starburst.config import default_store_url, load_settings
+from starburst.options import Options, check_names
+
+__all__ = ["Plan", "current_options", "plan", "store_url"]
+
+_planned: ContextVar[Mapping[str, Any]] = ContextVar("starburst_plan", default={})  # noqa: B039 - never changed
+
+
+class Plan:
+    """What :func:`plan` returns; as a context manager it takes its defaults back at the end.
+
+    Attributes:
+        options: The defaults that hold now.
+    """
+
+    def __init__(self, before: Mapping[str, Any], options: Options) -> None:
+        self._before = before
+        self.options = options
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        _planned.set(self._before)
+
+    def __repr__(self) -> str:
+        return f"Plan({self.options})"
+
+
+def plan(**options: Any) -> Plan:
+    """Set defaults for every later call, or for those inside a ``with`` block.
+
+    Args:
+        **options: Any of :class:`starburst.Options`, such as ``workers=50`` or ``launch_type="FARGATE"``.
+
+    Returns:
+        A context manager that puts the former defaults back; ignore it to keep the new ones.
+
+    Raises:
+        OptionError: An option is unknown or wrong; nothing is changed.
+    """
+    check_names(options, Options.names())
+    before = _planned.get()
+    merged = {**before, **options}
+    checked = load_settings().options().merged(merged)
+    _planned.set(merged)
+    return Plan(before, checked)
+
+
+def current_options(changes: Mapping[str, Any]) -> Options:
+    """Defaults, stored settings, plan and ``changes``, each on top of the one before.
+
+    Raises:
+        OptionError: One of ``changes`` is unknown or wrong.
+        ConfigError: The stored settings cannot be read.
+    """
+    check_names(changes, Options.names())
+    given = {name: value for name, value in changes.items() if value is not None}
+    return load_settings().options().merged({**_planned.get(), **given})
+
+
+def store_url(store: str | None) -> str:
+    """The URL of the store to use: ``store``, or the planned, or the configured, or the default one."""
+    return store or current_options({}).store or default_store_url()

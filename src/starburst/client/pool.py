@@ -1,0 +1,222 @@
+"""A session with its supervisor in this process: what ``map`` and ``Executor`` run on, kept warm between calls."""
+
+from __future__ import annotations
+
+import asyncio
+import atexit
+import concurrent.futures.thread  # noqa: F401 - registers its own end first, so that ours comes before it
+import contextlib
+import os
+import sys
+import threading
+from collections.abc import Callable
+
+from starburst.client.collector import Collector, Watched, ended
+from starburst.client.connection import Connection, Kind
+from starburst.client.engine import engine
+from starburst.client.packing import Packed
+from starburst.errors import StarburstError, StoreError
+from starburst.options import Options
+from starburst.client.status import requests_of
+from starburst.client.withdraw import withdraw
+from starburst.protocol.keys import ChunkId
+from starburst.protocol.records import BatchHeader
+from starburst.protocol.sessions import append_event, delete_session, read_heartbeats
+from starburst.protocol.state import SessionState
+from starburst.store.base import RequestCounts
+from starburst.supervisor.loop import Supervisor
+
+__all__ = ["Pool", "open_pool"]
+
+_CLOSE_S = 5.0
+
+
+class Pool:
+    """An open session whose workers this process looks after.
+
+    Its coroutines run in the engine's loop.
+
+    Args:
+        connection: The session.
+    """
+
+    def __init__(self, connection: Connection) -> None:
+        self.connection = connection
+        self.state = SessionState.of(connection.manifest)
+        self.collector = Collector(
+            connection.store,
+            connection.keys,
+            self.state,
+            connection.clock,
+            news_s=connection.manifest.heartbeat_s / 2,
+        )
+        self.supervisor = Supervisor(
+            connection.store,
+            connection.manifest,
+            connection.provider,
+            connection.clock,
+            root_url=connection.store.url,
+        )
+        self.keep = False
+        self._stop = asyncio.Event()
+        self._supervising: asyncio.Task[None] | None = None
+
+    @classmethod
+    async def open(cls, options: Options, kind: Kind, session_id: str | None = None) -> Pool:
+        """Make (or, with an id, reopen) a session; workers start with the first submission."""
+        return cls(await Connection.create(options, kind, session_id=session_id))
+
+    @property
+    def session_id(self) -> str:
+        """The session's id."""
+        return self.connection.session_id
+
+    @property
+    def usable(self) -> bool:
+        """Whether it takes more work."""
+        return self.state.name(self.connection.clock.time()) == "open" and self.supervisor.report.state == "open"
+
+    @property
+    def live_workers(self) -> int:
+        """Workers that there are."""
+        return self.supervisor.report.live
+
+    async def submit(
+        self,
+        packed: Packed,
+        header: BatchHeader,
+        on_run: Callable[..., None],
+        on_error: Callable[[StarburstError], None],
+    ) -> int:
+        """Write a submission, see that there are workers, bring its results; returns its number."""
+        seq = await self.connection.submit(packed, header)
+        self.collector.watch(Watched(seq, packed.n_tasks, on_run, on_error))
+        if self._supervising is None or self._supervising.done():
+            self._supervising = asyncio.ensure_future(self._supervise())
+        self.supervisor.wake()
+        return seq
+
+    async def cancel(self, *batches: int) -> None:
+        """Run nothing more of some submissions."""
+        connection = self.connection
+        for seq in batches:
+            self.collector.unwatch(seq)
+        await append_event(
+            connection.store, connection.keys, connection.clock, "cancelled", data={"batches": list(batches)}
+        )
+        self.supervisor.wake()
+
+    async def withdraw(self, chunk: ChunkId, count: int, *, only: int | None = None) -> bool:
+        """Take a chunk, or one task of it, back from those that no worker has claimed; False if one has.
+
+        We claim it as a worker would, so that it is certain that no task of it runs.
+
+        Args:
+            chunk: The chunk.
+            count: How many tasks it has.
+            only: Withdraw only this task of it, counted from 0; the others become chunks of their own.
+        """
+        return await withdraw(self.connection, chunk, count, only=only)
+
+    async def requests(self) -> RequestCounts:
+        """Requests of this process and, as of their last heartbeats, of the workers."""
+        connection = self.connection
+        return requests_of(connection.store, await read_heartbeats(connection.store, connection.keys))
+
+    async def stop_workers(self) -> None:
+        """Stop supervising and send the workers away; what is finished stays."""
+        self.keep = True
+        await self._end_supervision()
+        await self.connection.provider.stop(self.session_id, None, grace_s=_CLOSE_S)
+
+    async def close(self) -> None:
+        """End the session: no worker is left, and nothing of it in the store unless it is to be kept."""
+        connection = self.connection
+        await self.collector.close()
+        await self._end_supervision()
+        with contextlib.suppress(StoreError):
+            if not self.keep:
+                data = {"reason": "closed"}
+                await append_event(
+                    connection.store, connection.keys, connection.clock, "terminated", data=data
+                )
+        await connection.provider.stop(self.session_id, None, grace_s=_CLOSE_S)
+        if not self.keep:
+            with contextlib.suppress(StoreError):
+                await delete_session(connection.store, connection.keys)
+            await connection.provider.forget(self.session_id)
+
+    async def _end_supervision(self) -> None:
+        if self._supervising is not None:
+            self._stop.set()
+            self.supervisor.wake()
+            await asyncio.wait([self._supervising])
+
+    async def _supervise(self) -> None:
+        """Run the supervisor; if it cannot go on, nobody is to wait for ever."""
+        self._stop.clear()
+        try:
+            await self.supervisor.run(self._stop)
+        except StarburstError as error:
+            self.collector.fail_all(error)
+            return
+        report = self.supervisor.report
+        if not self._stop.is_set() and report.state != "open":
+            await self.collector.read_news()
+            self.collector.fail_all(ended(self.session_id, report.state, report.gave_up or ""))
+
+
+_pools: dict[tuple[object, ...], Pool] = {}
+_lock = threading.Lock()
+
+
+def open_pool(options: Options) -> Pool:
+    """A pool for these options: a warm one if there is one, else a new one.
+
+    Raises:
+        StarburstError: The store or the provider cannot be opened.
+    """
+    key = (
+        os.getpid(),
+        options.workers,
+        options.slots,
+        options.launch_type,
+        options.store,
+        options.cpu,
+        options.memory,
+        options.region,
+        options.max_attempts,
+        options.lease,
+        options.idle_timeout,
+        options.session_timeout,
+        options.absolute_timeout,
+        os.environ.get("STARBURST_DATA_DIR"),
+        os.getcwd(),  # noqa: PTH109 - a string will do
+        tuple(sys.path),
+    )
+    with _lock:
+        pool = _pools.get(key)
+        if pool is None or not pool.usable:
+            pool = _pools[key] = engine.run(Pool.open(options, "map"))
+        return pool
+
+
+def discard(pool: Pool) -> None:
+    """Do not hand this pool out again."""
+    with _lock:
+        for key in [key for key, known in _pools.items() if known is pool]:
+            del _pools[key]
+
+
+def close_all() -> None:
+    """Close every pool of this process."""
+    with _lock:
+        mine = [pool for key, pool in _pools.items() if key[0] == os.getpid()]
+        _pools.clear()
+    for pool in mine:
+        with contextlib.suppress(StarburstError):
+            engine.run(pool.close())
+
+
+# Before the interpreter ends its thread pools, which is earlier than ``atexit``: closing needs them.
+getattr(threading, "_register_atexit", atexit.register)(close_all)
