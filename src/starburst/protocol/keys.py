@@ -159,9 +159,13 @@ class Keys:
         """The folder of what happened."""
         return f"{self.prefix}events/"
 
-    def event(self, n: int, what: str) -> str:
-        """Event ``n``; the number is taken by :meth:`event_slot`."""
-        return f"{self.events}{n:06d}-{what}.json"
+    def event(self, n: int) -> str:
+        """Event ``n``, from 1; create decides whose it is, so that all readers see one order."""
+        return f"{self.events}{n:06d}.json"
+
+    def parse_event(self, key: str) -> int:
+        """The inverse of :meth:`event`."""
+        return int(key.rsplit("/", 1)[1].removesuffix(".json"))
 
     @property
     def leaders(self) -> str:

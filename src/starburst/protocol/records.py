@@ -203,7 +203,7 @@ class Heartbeat(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Event(Record, frozen=True, kw_only=True):
-    """``events/<n>-<what>.json``: something that happened to the session."""
+    """``events/<n>.json``: something that happened to the session."""
 
     what: str
     at: float

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from starburst.clock import Clock
-from starburst.errors import ObjectNotFound, SessionNotFound, StoreUnavailable
+from starburst.errors import CorruptObject, ObjectNotFound, SessionNotFound, StoreUnavailable
 from starburst.protocol.keys import DoneMark, Keys
 from starburst.protocol.pack import Pack, PackIndex, decode_pack, encode_pack
 from starburst.protocol.records import (
@@ -152,24 +152,19 @@ async def publish_parts(
 async def append_event(
     store: Store, keys: Keys, clock: Clock, what: str, *, by: str = "", data: dict[str, Any] | None = None
 ) -> None:
-    """Record that something happened, after everything that is recorded already.
-
-    Two that race for one number may both keep it (their names differ); readers order them by name.
-    """
+    """Record that something happened, after everything that is recorded already."""
     listed = await store.list(keys.events)
-    n = int(listed[-1].key.rsplit("/", 1)[1].split("-", 1)[0]) + 1 if listed else 1
+    n = keys.parse_event(listed[-1].key) + 1 if listed else 1
     record = Event(what=what, at=clock.time(), by=by, data=data or {})
     for _ in range(_MAX_RACES):
-        if await store.create(keys.event(n, what), encode_json(record)):
+        if await store.create(keys.event(n), encode_json(record)):
             return
         n += 1
     raise StoreUnavailable(f"no free number for an event in {keys.events} after {_MAX_RACES} tries")
 
 
 class EventLog:
-    """Reads events as they come.
-
-    Racing writers may use one number twice, so the last number is always looked at again.
+    """Reads events as they come, each once and in the order of their numbers.
 
     Args:
         store: Where.
@@ -179,18 +174,28 @@ class EventLog:
     def __init__(self, store: Store, keys: Keys) -> None:
         self._store = store
         self._keys = keys
-        self._seen: set[str] = set()
-        self._after: str | None = None
+        self._read = 0
 
     async def news(self) -> list[Event]:
-        """Events that were not seen yet, in order."""
-        listed = await self._store.list(self._keys.events, start_after=self._after)
-        fresh = [info.key for info in listed if info.key not in self._seen]
-        events = [decode_json(Event, await self._store.get(key), key) for key in fresh]
-        self._seen.update(fresh)
-        if listed:
-            last = listed[-1].key.rsplit("/", 1)[1].split("-", 1)[0]
-            self._after = f"{self._keys.events}{int(last) - 1:06d}~"
+        """Events that were not seen yet, in order.
+
+        Raises:
+            CorruptObject: The next one is damaged; it is passed over by the next call.
+        """
+        events: list[Event] = []
+        for info in await self._store.list(self._keys.events, start_after=self._keys.event(self._read)):
+            n = self._keys.parse_event(info.key)
+            if n != self._read + 1:
+                break  # the listing of a folder is no snapshot: the missing one will be in the next
+            data = await self._store.get(info.key)
+            try:
+                events.append(decode_json(Event, data, info.key))
+            except CorruptObject:
+                if events:
+                    break
+                self._read = n
+                raise
+            self._read = n
         return events
 
 
