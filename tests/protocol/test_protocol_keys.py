@@ -58,6 +58,12 @@ def test_a_done_mark_reads_back(chunk: ChunkId, ok: int, failed: int) -> None:
     assert key.startswith(KEYS.done_marks())
 
 
+@given(st.integers(0, 999_999), st.integers(0, 999_999))
+def test_events_sort_by_number(a: int, b: int) -> None:
+    assert KEYS.parse_event(KEYS.event(a)) == a
+    assert (KEYS.event(a) < KEYS.event(b)) == (a < b)
+
+
 def test_every_key_stands_below_the_sessions_prefix_and_every_store_can_keep_it() -> None:
     chunk = ChunkId(1, 0)
     keys = [
@@ -70,7 +76,7 @@ def test_every_key_stands_below_the_sessions_prefix_and_every_store_can_keep_it(
         KEYS.done(DoneMark(chunk, 1, 0)),
         KEYS.worker("w-1"),
         KEYS.wanted_by("w-1"),
-        KEYS.event(1, "worker-lost"),
+        KEYS.event(1),
         KEYS.leader(1),
         KEYS.leader_beat(1),
     ]
