@@ -162,8 +162,8 @@ class Supervisor:
         try:
             await self._supervise(term, stop)
         finally:
-            await _cancelled([keeping, stopping])
-            await self._finish_stops()
+            # Stops that still wait for their worker to go are not waited for: the next supervisor stops it again.
+            await _cancelled([keeping, stopping, *self._stops])
             await term.resign()
         return self.report
 
@@ -300,11 +300,6 @@ class Supervisor:
         finally:
             self._observer.stopping.difference_update(workers)
             self.wake()
-
-    async def _finish_stops(self) -> None:
-        """Those that were asked to stop are still ended by force when their time is up."""
-        if self._stops:
-            await asyncio.wait(self._stops)
 
     async def _give_up(self, reason: str) -> None:
         worker = self._observer.last_early_death
