@@ -45,7 +45,7 @@ def test_workloads_can_be_sent_and_repeated():
         assert judge([first], [second], rtol=0) == ""
     assert len(mapped_workloads(quick=False)[0].calls()) == 10_000
     assert [len(each.calls()) for each in mapped_workloads(quick=False)] == [10_000, 10_000, 300, 30]
-    assert len(search_grid(quick=False)) == 24
+    assert len(search_grid(quick=False)) == 36
 
 
 def test_the_put_is_priced_as_in_the_books():

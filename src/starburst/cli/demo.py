@@ -95,12 +95,20 @@ def _print(out: Output, rows: "list[Row]", seconds: float) -> None:
             f"{row.sequential_s:.2f}",
             f"{row.speedup:.2f}",
             f"{row.tasks_per_s:,.1f}",
-            "-" if row.requests_per_task is None else f"{row.requests_per_task:.3f}",
+            f"{row.requests_per_task:.3f}",
             Text(f"equal ({row.check})", style="green") if row.ok else Text(row.mismatch, style="bold red"),
         )
+    asked = "Requests: of client and workers, also what these ask while they wait for the sequential run."
     bad = sum(not row.ok for row in rows)
     tasks = text.count(sum(row.tasks for row in rows))
     last = (
         f"All {tasks} results are right" if not bad else f"{text.plural(bad, 'workload')} with wrong results"
     )
-    out.result(None, Text(), table, Text(), Text(f"{last}; {text.seconds(seconds)} in all."))
+    out.result(
+        None,
+        Text(),
+        table,
+        Text(asked, style="dim"),
+        Text(),
+        Text(f"{last}; {text.seconds(seconds)} in all."),
+    )

@@ -26,11 +26,10 @@ from starburst.cli.demo_workloads import (
     search_grid,
 )
 from starburst.cli.output import CommandError
-from starburst.client.progress import set_renderer
-from starburst.ui.progress import open_sink
+from starburst.client.pool import close_all
 
 if TYPE_CHECKING:
-    from starburst.client.progress import ProgressSink, Snapshot, Summary
+    from starburst.client.executor import Executor
 
 __all__ = ["Row", "Suite", "difference"]
 
@@ -46,7 +45,7 @@ class Row:
     tasks: int
     seconds: float
     sequential_s: float
-    requests: int | None
+    requests: int
     check: str
     mismatch: str = ""
 
@@ -66,9 +65,13 @@ class Row:
         return self.tasks / self.seconds
 
     @property
-    def requests_per_task(self) -> float | None:
-        """Requests to the store per task; None where they are not known."""
-        return None if self.requests is None else self.requests / self.tasks
+    def requests_per_task(self) -> float:
+        """Requests to the store per task, of client and workers together; an upper bound.
+
+        Workers tell theirs with each heartbeat, so they are asked for after the sequential run, and what idle
+        workers ask meanwhile is counted too.
+        """
+        return self.requests / self.tasks
 
     def as_json(self) -> dict[str, Any]:
         """All figures, those that are worked out too."""
@@ -116,17 +119,12 @@ class Suite:
         self._quick = quick
         self._folder = Path(tempfile.mkdtemp(prefix="starburst-demo-"))
         self._store = store or (self._folder / "store").as_uri()
-        self._summaries: list[Summary] = []
 
     def __enter__(self) -> Self:
-        # Loading the public names installs the usual display: first the names, then the one that keeps figures.
-        for name in ("Executor", "map", "plan"):
-            getattr(starburst, name)
-        set_renderer(lambda: _Recorder(open_sink(), self._summaries.append))
         return self
 
     def __exit__(self, *_: object) -> None:
-        set_renderer(open_sink)
+        close_all()  # no worker is to look for a store that is gone
         shutil.rmtree(self._folder, ignore_errors=True)
 
     def run(self) -> list[Row]:
@@ -140,33 +138,35 @@ class Suite:
             started = time.perf_counter()
             starburst.map(abs, [-1], progress=False)
             self._note(f"first call, workers started: {time.perf_counter() - started:.2f} s")
-            rows = [self._map(each) for each in mapped_workloads(quick=self._quick)]
-            return [*rows, self._search(), self._detached()]
+            # With equal options it shares the workers, and so counts the requests, of the calls of map.
+            with starburst.Executor(progress=False) as pool:
+                rows = [self._map(pool, each) for each in mapped_workloads(quick=self._quick)]
+                rows.append(self._search(pool))
+            rows.append(self._detached())
+            return rows
 
-    def _map(self, workload: Workload) -> Row:
+    def _map(self, pool: Executor, workload: Workload) -> Row:
         self._note(f"\n{workload.name}: {len(workload.columns[0]):,} tasks by starburst.map")
-        self._summaries.clear()
+        before = pool.requests.total
         started = time.perf_counter()
         got = starburst.map(workload.function, *workload.columns)
         seconds = time.perf_counter() - started
-        requests = self._summaries[-1].requests if self._summaries else None
-        return self._row(workload, got, seconds, requests)
+        return self._row(workload, got, seconds, lambda: pool.requests.total - before)
 
-    def _search(self) -> Row:
+    def _search(self, pool: Executor) -> Row:
         candidates = search_grid(quick=self._quick)
         workload = Workload(
             name="scikit-learn grid, digits", function=cross_validate, columns=(candidates,), rtol=1e-12
         )
         self._note(f"\n{workload.name}: {len(candidates)} tasks by starburst.Executor")
+        before = pool.requests.total
         started = time.perf_counter()
-        with starburst.Executor() as pool:
-            futures = [pool.submit(cross_validate, candidate) for candidate in candidates]
-            got = [future.result() for future in futures]
-            seconds = time.perf_counter() - started
-            requests = pool.requests.total
+        futures = [pool.submit(cross_validate, candidate) for candidate in candidates]
+        got = [future.result() for future in futures]
+        seconds = time.perf_counter() - started
         scores = [float(each.mean()) for each in got]
         self._note(f"best: {candidates[int(np.argmax(scores))]} with accuracy {max(scores):.4f}")
-        return self._row(workload, got, seconds, requests)
+        return self._row(workload, got, seconds, lambda: pool.requests.total - before)
 
     def _detached(self) -> Row:
         seeds = range(50_000, 50_000 + (500 if self._quick else 2_000))
@@ -174,16 +174,14 @@ class Suite:
         self._note(f"\n{workload.name}: {len(seeds):,} tasks, submitted by a process that ends at once")
         started = time.perf_counter()
         submit = [str(seeds.start), str(seeds.stop), str(self.workers), self._store]
-        session_id = _child("starburst.cli.demo_detached", *submit)["session_id"]
+        left = _child("starburst.cli.demo_detached", *submit)
+        session_id = left["session_id"]
         self._note(f"left: {session_id}; a new process attaches and collects")
         file = self._folder / "results.pkl"
-        self._cli("collect", session_id, "-o", str(file), "--timeout", "90")
+        told = self._cli("collect", session_id, "-o", str(file), "--timeout", "90")
         seconds = time.perf_counter() - started
         got = pickle.loads(file.read_bytes())
-        counts = self._cli("status", session_id)["requests"]
-        row = self._row(
-            workload, got, seconds, sum(counts[kind] for kind in ("put", "get", "list", "delete"))
-        )
+        row = self._row(workload, got, seconds, lambda: int(left["requests"] + told["requests"]))
         self._cli("cleanup", session_id, "--force")
         if session_id in [each["session_id"] for each in self._cli("sessions")["sessions"]]:
             return dataclasses.replace(row, mismatch="the session is still there after its cleanup")
@@ -192,7 +190,9 @@ class Suite:
     def _cli(self, *arguments: str) -> Any:
         return _child("starburst.cli.main", *arguments, "--store", self._store, "--json")
 
-    def _row(self, workload: Workload, got: Sequence[Any], seconds: float, requests: int | None) -> Row:
+    def _row(
+        self, workload: Workload, got: Sequence[Any], seconds: float, requests: Callable[[], int]
+    ) -> Row:
         calls = workload.calls()
         started = time.perf_counter()
         expected = [workload.function(*arguments) for arguments in calls]
@@ -204,32 +204,10 @@ class Suite:
             tasks=len(calls),
             seconds=seconds,
             sequential_s=sequential_s,
-            requests=requests,
+            requests=requests(),
             check=f"rtol {workload.rtol:g}" if workload.rtol else "exactly",
             mismatch=mismatch,
         )
-
-
-class _Recorder:
-    """Passes everything on to a display, and keeps what the closing words are made of."""
-
-    def __init__(self, inner: ProgressSink, keep: Callable[[Summary], None]) -> None:
-        self._inner = inner
-        self._keep = keep
-
-    def start(self, snapshot: Snapshot) -> None:
-        self._inner.start(snapshot)
-
-    def update(self, snapshot: Snapshot) -> None:
-        self._inner.update(snapshot)
-
-    def note(self, line: str) -> None:
-        self._inner.note(line)
-
-    def close(self, summary: Summary | None) -> None:
-        if summary is not None:
-            self._keep(summary)
-        self._inner.close(summary)
 
 
 def _child(module: str, *arguments: str) -> Any:

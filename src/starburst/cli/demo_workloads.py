@@ -105,19 +105,19 @@ def spectrum(seed: int, size: int) -> Array:
 
 def search_grid(*, quick: bool) -> list[dict[str, float]]:
     """The candidates of the hyper-parameter search."""
-    costs = (0.5, 2.0, 8.0) if quick else (0.1, 0.5, 2.0, 4.0, 8.0, 16.0)
-    gammas = (0.0005, 0.002) if quick else (0.0002, 0.0005, 0.001, 0.002)
+    costs = (0.5, 2.0, 8.0) if quick else (0.1, 0.5, 1.0, 2.0, 4.0, 8.0)
+    gammas = (0.0005, 0.002) if quick else (0.0001, 0.0002, 0.0004, 0.0008, 0.0016, 0.0032)
     return [{"C": cost, "gamma": gamma} for cost, gamma in itertools.product(costs, gammas)]
 
 
 def cross_validate(candidate: dict[str, float]) -> Array:
-    """Accuracy of a support vector machine on scikit-learn's handwritten digits, by three-fold cross-validation."""
+    """Accuracy of a support vector machine on scikit-learn's handwritten digits, by five-fold cross-validation."""
     from sklearn.datasets import load_digits
     from sklearn.model_selection import StratifiedKFold, cross_val_score
     from sklearn.svm import SVC
 
     images, digits = load_digits(return_X_y=True)
-    folds = StratifiedKFold(n_splits=3, shuffle=True, random_state=0)
+    folds = StratifiedKFold(n_splits=5, shuffle=True, random_state=0)
     scores: Array = cross_val_score(SVC(**candidate), images, digits, cv=folds)
     return scores
 

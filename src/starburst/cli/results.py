@@ -73,6 +73,7 @@ def collect(
         "total": status.total,
         "failed": status.failed,
         "bytes": output.stat().st_size,
+        "requests": session.requests.total,
     }
     if out.json:
         out.data(answer)
