@@ -19,7 +19,7 @@ _REFRESH_S = 0.1
 
 
 class Slice:
-    """Where a submission's tasks stand in the call: task ``i`` is the call's item ``places[i]``."""
+    """Where a submission's tasks stand in the call: task ``i`` is the call's item ``places[i]``, or none if < 0."""
 
     __slots__ = ("places", "seq")
 
@@ -42,7 +42,7 @@ class Call:
         self.pool = pool
         self.title = title
         self.total = total
-        self.outcomes: dict[int, tuple[Outcome, Run]] = {}
+        self.outcomes: dict[int, tuple[Outcome, Run, int]] = {}
         self.done = self.failed = 0
         self.error: StarburstError | None = None
         self._sink = sink
@@ -63,7 +63,9 @@ class Call:
             with self._changed:
                 for i, outcome in enumerate(run.outcomes, run.first):
                     place = part.places[i]
-                    self.outcomes[place] = (outcome, run)
+                    if place < 0:
+                        continue
+                    self.outcomes[place] = (outcome, run, i)
                     self.done += 1
                     if outcome.failure is not None:
                         self.failed += 1
@@ -88,8 +90,7 @@ class Call:
 
     def failure(self, place: int) -> TaskError:
         """The error of a failed item."""
-        outcome, run = self.outcomes[place]
-        index = run.first + next(i for i, known in enumerate(run.outcomes) if known is outcome)
+        outcome, run, index = self.outcomes[place]
         return task_error(
             outcome,
             session_id=self.pool.session_id,
@@ -107,9 +108,7 @@ class Call:
             del self.outcomes[place]
         return result
 
-    def wait_for(
-        self, done: int, *, stop_at_failure: bool = False, for_s: float | None = None
-    ) -> None:
+    def wait_for(self, done: int, *, stop_at_failure: bool = False, for_s: float | None = None) -> None:
         """Wait until so many items have an outcome, or one has failed, showing progress meanwhile.
 
         Args:
@@ -127,7 +126,9 @@ class Call:
                     return
                 if self.error is not None:
                     raise self.error
-                self._changed.wait(_REFRESH_S if until is None else min(_REFRESH_S, max(0.0, until - time.monotonic())))
+                self._changed.wait(
+                    _REFRESH_S if until is None else min(_REFRESH_S, max(0.0, until - time.monotonic()))
+                )
             self.show()
 
     def show(self) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from starburst.clock import Clock
@@ -12,7 +12,7 @@ from starburst.errors import CorruptObject, SessionEnded, StarburstError, StoreE
 from starburst.protocol.keys import Keys
 from starburst.protocol.records import Failure, ResultHeader
 from starburst.protocol.results import Outcome, decode_result
-from starburst.protocol.sessions import EventLog
+from starburst.protocol.sessions import EventLog, read_done
 from starburst.protocol.state import SessionState
 from starburst.store.base import Store
 
@@ -52,11 +52,28 @@ class Watched:
     n_tasks: int
     on_run: OnRun
     on_error: Callable[[StarburstError], None]
-    missing: int = 0
     seen: set[str] = field(default_factory=set)
+    damaged: list[CorruptObject] = field(default_factory=list)
+    covered: bytearray = field(default_factory=bytearray)
+    missing: int = 0
 
     def __post_init__(self) -> None:
         self.missing = self.n_tasks
+        self.covered = bytearray(self.n_tasks)
+
+    def cover(self, first: int, count: int) -> None:
+        """These tasks have an outcome now."""
+        self.covered[first : first + count] = b"\1" * count
+        self.missing -= count
+
+    def gaps(self) -> Iterator[tuple[int, int]]:
+        """Runs (first, count) of tasks without an outcome."""
+        first = self.covered.find(0)
+        while first >= 0:
+            end = self.covered.find(1, first)
+            end = self.n_tasks if end < 0 else end
+            yield first, end - first
+            first = self.covered.find(0, end)
 
 
 class Collector:
@@ -121,7 +138,12 @@ class Collector:
                 watched.seen.add(key)
                 return await self._bring(watched, key)
 
-        return sum(await asyncio.gather(*map(fetch, fresh)))
+        came = sum(await asyncio.gather(*map(fetch, fresh)))
+        if watched.damaged and watched.missing:
+            came += await self._fill_gaps(watched)
+        if watched.missing <= 0:
+            self._watched.pop(watched.seq, None)
+        return came
 
     async def read_news(self) -> None:
         """Bring the session's state up to date."""
@@ -171,16 +193,30 @@ class Collector:
         try:
             header, outcomes = decode_result(await self._store.get(key), key)
         except CorruptObject as error:
-            watched.on_error(error)
+            watched.damaged.append(error)
             return 0
         if header.moved:
             return 0
-        run = Run(watched.seq, first, _complete(header, outcomes), header.worker, header.task_s, header.retried)
-        watched.missing -= header.count
-        if watched.missing <= 0:
-            self._watched.pop(watched.seq, None)
+        run = Run(
+            watched.seq, first, _complete(header, outcomes), header.worker, header.task_s, header.retried
+        )
+        watched.cover(first, header.count)
         watched.on_run(run)
         return header.count
+
+    async def _fill_gaps(self, watched: Watched) -> int:
+        """Tasks whose result object is damaged fail once everything else is there."""
+        marks = await read_done(self._store, self._keys, watched.seq)
+        if sum(mark.ok + mark.failed for mark in marks) < watched.n_tasks:
+            return 0
+        error = watched.damaged[0]
+        failure = Failure(kind="load", message=error.message, type_name="CorruptObject")
+        came = 0
+        for first, count in list(watched.gaps()):
+            watched.cover(first, count)
+            watched.on_run(Run(watched.seq, first, [Outcome(failure=failure, error=error)] * count, ""))
+            came += count
+        return came
 
 
 def ended(session_id: str, name: str, detail: str = "") -> SessionEnded:
@@ -200,11 +236,11 @@ def ended(session_id: str, name: str, detail: str = "") -> SessionEnded:
     )
 
 
-def _complete(header: ResultHeader, outcomes: object) -> list[Outcome]:
+def _complete(header: ResultHeader, outcomes: Iterator[Outcome]) -> list[Outcome]:
     """The outcomes of an object, all of them: a damaged frame takes its object's other tasks with it."""
     found: list[Outcome] = []
     try:
-        found.extend(outcomes)  # type: ignore[call-overload]
+        found.extend(outcomes)
     except CorruptObject as error:
         failure = Failure(kind="load", message=error.message, type_name="CorruptObject")
         found += [Outcome(failure=failure, error=error)] * (header.count - len(found))

@@ -17,7 +17,14 @@ from starburst.client.collector import Run
 from starburst.client.engine import engine
 from starburst.client.failures import task_error
 from starburst.client.mapping import submit, tell_where
-from starburst.client.packing import check_callable, check_chunksize, columns_of, pack_map, pack_submits, title_of
+from starburst.client.packing import (
+    check_callable,
+    check_chunksize,
+    columns_of,
+    pack_map,
+    pack_submits,
+    title_of,
+)
 from starburst.client.plan import current_options
 from starburst.client.pool import Pool, open_pool
 from starburst.client.progress import Silent, open_sink
@@ -84,7 +91,9 @@ class Gatherer:
         self._chunks: dict[TaskFuture[Any], tuple[ChunkId, list[TaskFuture[Any]]]] = {}
         self.pending: set[TaskFuture[Any]] = set()
 
-    def submit(self, fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> TaskFuture[Any]:
+    def submit(
+        self, fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> TaskFuture[Any]:
         """Add one call; raises what pickling raises, and then nothing was added."""
         function, large = self._pickled(fn)
         group_large = LargeObjects()
@@ -220,7 +229,7 @@ class Gatherer:
         return True
 
     async def _withdraw_all(self) -> None:
-        chunks = {chunk: members for chunk, members in self._chunks.values()}
+        chunks = dict(self._chunks.values())
         for chunk, members in chunks.items():
             if await self.pool.withdraw(chunk, len(members)):
                 for future in members:
@@ -297,7 +306,7 @@ class Executor(concurrent.futures.Executor):
             self._check_open()
             return self._gatherer.submit(fn, args, kwargs)
 
-    def map(  # type: ignore[override]
+    def map(
         self,
         fn: Callable[..., R],
         *iterables: Iterable[Any],

@@ -25,7 +25,13 @@ _HINTS = {
 
 
 def task_error(
-    outcome: Outcome, *, session_id: str, batch: int, index: int, worker: str | None, position: int | None = None
+    outcome: Outcome,
+    *,
+    session_id: str,
+    batch: int,
+    index: int,
+    worker: str | None,
+    position: int | None = None,
 ) -> TaskError:
     """The error for a task that has no value.
 

@@ -73,11 +73,10 @@ def map_(
     columns = columns_of(iterables)
     lanes = chosen.workers * chosen.slots
     if resume:
-        from starburst.client.resume import resumed_map
+        from starburst.client.resume import NamedTasks, run_named
 
-        return resumed_map(
-            fn, columns, chosen, chunksize=size, on_error=on_error, progress=progress, strict=resume == "code"
-        )
+        named = NamedTasks.of(fn, columns, strict=resume == "code")
+        return run_named(fn, named, chosen, chunksize=size, on_error=on_error, progress=progress)
     packed = pack_map(fn, columns, lanes=lanes, chunksize=size)
     return _run(packed, chosen, on_error=on_error, progress=progress)
 
@@ -210,7 +209,7 @@ def _run(packed: Packed, options: Options, *, on_error: OnError, progress: bool)
             raise failure from failure.__cause__
         in_order = True
     except KeyboardInterrupt:
-        _interrupted(call, sink)
+        interrupted(call)
         raise
     finally:
         call.finish(in_order=in_order)
@@ -239,7 +238,7 @@ def submit(call: Call, part: Slice, packed: Packed, options: Options) -> None:
     part.seq = engine.run(pool.submit(packed, header, call.taker(part), call.give_up))
 
 
-def _interrupted(call: Call, sink: ProgressSink) -> None:
+def interrupted(call: Call) -> None:
     """Ctrl-C: workers stop, results stay, and the user is told where."""
     discard(call.pool)
     engine.run(call.pool.stop_workers())
@@ -313,7 +312,7 @@ def _stream(
                 yield value
         in_order = True
     except KeyboardInterrupt:
-        _interrupted(call, sink)
+        interrupted(call)
         raise
     finally:
         if call.done < call.total and call.error is None and pool.usable:
@@ -329,5 +328,3 @@ def _next_place(call: Call, taken: int, *, ordered: bool) -> int:
     while taken not in call.outcomes:
         call.wait_for(call.done + 1)
     return taken
-
-

@@ -134,7 +134,9 @@ def pack_star(
     return Packed(function, sha256, title_of(fn), calls, large, len(rows))
 
 
-def pack_submits(function: bytes, title: str, pickles: Sequence[bytes], large: LargeObjects, lanes: int) -> Packed:
+def pack_submits(
+    function: bytes, title: str, pickles: Sequence[bytes], large: LargeObjects, lanes: int
+) -> Packed:
     """Calls that were pickled one by one with :func:`pack_one`."""
     calls = join_pickles(pickles, chunk_counts(len(pickles), lanes), cut_by_bytes)
     return Packed(function, hashlib.sha256(function).hexdigest(), title, calls, large, len(pickles))
@@ -192,7 +194,7 @@ def _cutter(chunksize: int | None) -> Callable[[Sequence[int], Sequence[int]], l
 def _is_endless(items: Iterable[Any]) -> bool:
     if isinstance(items, itertools.repeat):
         try:
-            return items.__length_hint__() < 0  # type: ignore[attr-defined,no-any-return]
+            return bool(items.__length_hint__() < 0)
         except TypeError:
             return True
     return isinstance(items, (itertools.count, itertools.cycle))

@@ -15,16 +15,17 @@ from starburst.client.collector import Collector, Watched, ended
 from starburst.client.connection import Connection, Kind
 from starburst.client.engine import engine
 from starburst.client.packing import Packed
-from starburst.errors import StarburstError, StoreError
-from starburst.options import Options
 from starburst.client.status import requests_of
 from starburst.client.withdraw import withdraw
+from starburst.errors import StarburstError, StoreError
+from starburst.options import Options
 from starburst.protocol.keys import ChunkId
 from starburst.protocol.records import BatchHeader
 from starburst.protocol.sessions import append_event, delete_session, read_heartbeats
 from starburst.protocol.state import SessionState
 from starburst.store.base import RequestCounts
 from starburst.supervisor.loop import Supervisor
+from starburst.supervisor.start import ensure_supervisor
 
 __all__ = ["Pool", "open_pool"]
 
@@ -38,10 +39,12 @@ class Pool:
 
     Args:
         connection: The session.
+        detached: The session outlives this process: its supervisor is a process of its own.
     """
 
-    def __init__(self, connection: Connection) -> None:
+    def __init__(self, connection: Connection, *, detached: bool = False) -> None:
         self.connection = connection
+        self.detached = detached
         self.state = SessionState.of(connection.manifest)
         self.collector = Collector(
             connection.store,
@@ -57,7 +60,8 @@ class Pool:
             connection.clock,
             root_url=connection.store.url,
         )
-        self.keep = False
+        self.keep = detached
+        self._has_supervisor = False
         self._stop = asyncio.Event()
         self._supervising: asyncio.Task[None] | None = None
 
@@ -74,7 +78,9 @@ class Pool:
     @property
     def usable(self) -> bool:
         """Whether it takes more work."""
-        return self.state.name(self.connection.clock.time()) == "open" and self.supervisor.report.state == "open"
+        return (
+            self.state.name(self.connection.clock.time()) == "open" and self.supervisor.report.state == "open"
+        )
 
     @property
     def live_workers(self) -> int:
@@ -91,10 +97,36 @@ class Pool:
         """Write a submission, see that there are workers, bring its results; returns its number."""
         seq = await self.connection.submit(packed, header)
         self.collector.watch(Watched(seq, packed.n_tasks, on_run, on_error))
+        await self.see_to_workers()
+        return seq
+
+    async def is_open(self) -> bool:
+        """Whether the session takes work, as its events say."""
+        await self.collector.read_news()
+        return self.state.name(self.connection.clock.time()) == "open"
+
+    async def check_open(self) -> None:
+        """Refuse work for a session that has ended.
+
+        Raises:
+            SessionEnded: It has.
+        """
+        if not await self.is_open():
+            raise ended(self.session_id, self.state.name(self.connection.clock.time()))
+
+    async def see_to_workers(self) -> None:
+        """There is work: have somebody look after the workers."""
+        if self.detached:
+            if not self._has_supervisor:
+                connection = self.connection
+                await ensure_supervisor(
+                    connection.store, connection.manifest, connection.provider, connection.store.url
+                )
+                self._has_supervisor = True
+            return
         if self._supervising is None or self._supervising.done():
             self._supervising = asyncio.ensure_future(self._supervise())
         self.supervisor.wake()
-        return seq
 
     async def cancel(self, *batches: int) -> None:
         """Run nothing more of some submissions."""
@@ -199,6 +231,38 @@ def open_pool(options: Options) -> Pool:
         if pool is None or not pool.usable:
             pool = _pools[key] = engine.run(Pool.open(options, "map"))
         return pool
+
+
+def reopen_pool(options: Options, session_id: str) -> Pool:
+    """The pool of a named session, made if it is not there, its deadline set anew.
+
+    Raises:
+        StarburstError: The store or the provider cannot be opened.
+    """
+    key = (os.getpid(), session_id, options.store, options.workers, options.slots)
+    with _lock:
+        pool = _pools.get(key)
+        if pool is None or not pool.usable:
+            pool = _pools[key] = engine.run(_reopen(options, session_id))
+        return pool
+
+
+async def _reopen(options: Options, session_id: str) -> Pool:
+    pool = await Pool.open(options, "resume", session_id)
+    connection = pool.connection
+    await pool.collector.read_news()
+    now = connection.clock.time()
+    data = {"deadline_at": now + options.seconds("absolute_timeout")}
+    changes: list[tuple[str, dict[str, float]]] = []
+    if connection.manifest.created_at < now - 1 or not pool.usable:
+        changes.append(("extended", data))
+    if pool.state.workers != options.workers:
+        changes.append(("scaled", {"workers": options.workers}))
+    for what, values in changes:
+        await append_event(connection.store, connection.keys, connection.clock, what, data=values)
+    await pool.collector.read_news()
+    pool.keep = True
+    return pool
 
 
 def discard(pool: Pool) -> None:

@@ -165,7 +165,9 @@ async def read_status(store: Store, manifest: Manifest, clock: Clock) -> Session
     views = tuple(_view(beat, state, now, manifest.lease_s) for beat in beats)
     alive = [view for view in views if view.state not in (*_GONE, "lost")]
     left = total - completed - failed
-    running = min(left, sum(len(beat.running) for beat, view in zip(beats, views, strict=True) if view in alive))
+    running = min(
+        left, sum(len(beat.running) for beat, view in zip(beats, views, strict=True) if view in alive)
+    )
     name = state.name(now)
     if name == "open" and manifest.kind in _LASTING and total and not left:
         name = "finished"

@@ -33,7 +33,9 @@ async def withdraw(connection: Connection, chunk: ChunkId, count: int, *, only: 
         await _record_cancelled(connection, chunk, count, me)
         return True
     task, end = chunk.first + only, chunk.first + count
-    parts = [part for part in ((task, task + 1), (task + 1, end)) if part[0] < part[1] and part[0] > chunk.first]
+    parts = [
+        part for part in ((task, task + 1), (task + 1, end)) if part[0] < part[1] and part[0] > chunk.first
+    ]
     if parts:
         await _append(connection, chunk, 2, share(claim, parts, at))
     lone = ChunkId(chunk.batch, task)

@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, TypeVar
 
 from starburst.clock import Clock, Deadline, backoff_s
-from starburst.errors import ObjectNotFound, StoreUnavailable
+from starburst.errors import ObjectNotFound, StoreFull, StoreUnavailable
 from starburst.store.body import as_views, same_bytes
 from starburst.store.errors import CreateConflict
 
@@ -31,13 +31,23 @@ class RetryingStore:
         clock: What the pauses wait on.
         max_tries: Tries of one request, the first included.
         max_total_s: No new try is begun after this time.
+        full_too: Wait, too, for a full store to be given room.
     """
 
-    def __init__(self, store: Store, *, clock: Clock, max_tries: int = 8, max_total_s: float = 60.0) -> None:
+    def __init__(
+        self,
+        store: Store,
+        *,
+        clock: Clock,
+        max_tries: int = 8,
+        max_total_s: float = 60.0,
+        full_too: bool = False,
+    ) -> None:
         self._store = store
         self._clock = clock
         self._max_tries = max_tries
         self._max_total_s = max_total_s
+        self._passing = (StoreUnavailable, StoreFull) if full_too else (StoreUnavailable,)
         self.url = store.url
         self.counts = store.counts  # the same object: each try is one request
         self.poll = store.poll
@@ -108,7 +118,7 @@ class RetryingStore:
         while True:
             try:
                 return await request()
-            except StoreUnavailable:
+            except self._passing:
                 pause_s = backoff_s(attempt)
                 attempt += 1
                 if attempt >= self._max_tries or pause_s >= deadline.remaining_s():

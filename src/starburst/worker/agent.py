@@ -13,12 +13,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import TypeVar
 
-from starburst.clock import Clock, backoff_s
-from starburst.errors import AccessDenied, StoreError, StoreFull, StoreUnavailable
+from starburst.clock import Clock
+from starburst.errors import AccessDenied, StoreError
 from starburst.protocol.keys import Keys
 from starburst.protocol.records import Manifest
 from starburst.protocol.sessions import EventLog, append_event
@@ -33,10 +31,8 @@ from starburst.worker.slot import Slot
 __all__ = ["Agent", "AgentOptions"]
 
 log = logging.getLogger(__name__)
-T = TypeVar("T")
-
-_STORE_PATIENCE_S = 300.0
 _DRAIN_S = 30.0
+_CHECK_S = 0.05
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -120,15 +116,15 @@ class Agent:
 
     async def run(self) -> str:
         """Work; returns why it stopped, in a few words."""
-        await self.persist(self.pulse.beat)
-        pulse = asyncio.ensure_future(self._pulse_loop())
+        await self.pulse.beat()
+        watches = [asyncio.ensure_future(self._pulse_loop()), asyncio.ensure_future(self._check_loop())]
         slots = [asyncio.ensure_future(slot.run()) for slot in self._slots]
         try:
             await asyncio.gather(*slots)
         finally:
-            for task in (pulse, *slots):
+            for task in (*watches, *slots):
                 task.cancel()
-            await asyncio.gather(pulse, *slots, return_exceptions=True)
+            await asyncio.gather(*watches, *slots, return_exceptions=True)
             await self._withdraw_wanted()
             self.pulse.say("stopped", self.stopping or "an error of its own; see its log")
             with contextlib.suppress(StoreError):
@@ -194,24 +190,6 @@ class Agent:
         names = {info.key.rsplit("/", 1)[1] for info in listed}
         return len(names - {self.worker} - set(self.state.lost))
 
-    async def persist(self, action: Callable[[], Awaitable[T]]) -> T:
-        """Do something with the store, and again for minutes while it is unavailable or full.
-
-        Raises:
-            StoreError: It refused, or did not recover.
-        """
-        started = self.clock.monotonic()
-        attempt = 0
-        while True:
-            try:
-                return await action()
-            except (StoreUnavailable, StoreFull) as error:
-                if self.clock.monotonic() - started > _STORE_PATIENCE_S:
-                    raise
-                log.warning("the store does not take it, trying again: %s", error)
-                await self.clock.sleep(backoff_s(attempt, base_s=0.2))
-                attempt += 1
-
     async def _look_due(self) -> bool:
         now = self.clock.monotonic()
         due = now - self._looked_at >= self._poll_s * 0.9
@@ -226,7 +204,7 @@ class Agent:
                 await self.store.delete([self.keys.wanted_by(self.worker)])
 
     async def _pulse_loop(self) -> None:
-        """Beat, read events, watch the deadline; nothing of it waits for user code."""
+        """Beat and read events; nothing of it waits for user code."""
         beat_at = news_at = float("-inf")
         while True:
             now = self.clock.monotonic()
@@ -242,9 +220,16 @@ class Agent:
                 self.stop(f"the store refuses this worker: {error.message}")
             except StoreError as error:
                 log.warning("no heartbeat: %s", error)
+            await self.clock.sleep(min(_CHECK_S, self.manifest.heartbeat_s / 2))
+
+    async def _check_loop(self) -> None:
+        """Enforce timeouts and deadlines; nothing of it waits for the store."""
+        while True:
+            if self.clock.time() >= self.state.deadline_at:
+                self.stop("the session is expired", at_once=True)
             for slot in self._slots:
-                slot.check(now)
-            await self.clock.sleep(min(0.05, self.manifest.heartbeat_s / 2))
+                slot.check(self.clock.monotonic())
+            await self.clock.sleep(_CHECK_S)
 
     async def _take_news(self) -> None:
         for event in await self._events.news():

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
-from typing import Any, Protocol, TypeVar
+from collections.abc import Callable
+from typing import Any, Protocol
 
 from starburst.clock import Clock
 from starburst.errors import ObjectNotFound
@@ -20,7 +20,6 @@ from starburst.worker.board import Board, Held
 __all__ = ["Holding", "Office"]
 
 log = logging.getLogger(__name__)
-T = TypeVar("T")
 
 
 class Office(Protocol):
@@ -31,10 +30,6 @@ class Office(Protocol):
     clock: Clock
     board: Board
     worker: str
-
-    async def persist(self, action: Callable[[], Awaitable[T]]) -> T:
-        """Do something with the store, with patience."""
-        ...
 
 
 class Holding:
@@ -112,12 +107,10 @@ class Holding:
             log.info("chunk %s was taken over by another worker; our copy is dropped", held.chunk)
             office.board.forget(held, done=False)
         elif held.position >= held.end:
-            await office.persist(
-                lambda: finish_chunk(office.store, office.keys, held.chunk, held.ok, held.failed)
-            )
+            await finish_chunk(office.store, office.keys, held.chunk, held.ok, held.failed)
             office.board.forget(held, done=True)
         else:
-            await office.persist(self.release)
+            await self.release()
 
     async def release(self) -> None:
         """Give it back."""
@@ -130,10 +123,10 @@ class Holding:
         office, held = self._office, self.held
         held.end = parts[0][0]
         record = share(held.log[-1], parts, office.clock.time())
-        if not await office.persist(lambda: office.board.append(held, record)):
+        if not await office.board.append(held, record):
             self.superseded = True
             return False
-        await office.persist(lambda: office.board.publish_parts(held.batch, parts))
+        await office.board.publish_parts(held.batch, parts)
         return True
 
     async def scatter(self) -> None:
@@ -143,11 +136,11 @@ class Holding:
             first=held.position, count=0, worker=office.worker, attempt=held.attempt, moved=True
         )
         key = office.keys.result(held.chunk, held.position)
-        if not await office.persist(lambda: office.store.create(key, encode_pack(end, []))):
+        if not await office.store.create(key, encode_pack(end, [])):
             self.superseded = True
             return
         parts = [(task, task + 1) for task in range(held.position, held.end)]
-        await office.persist(lambda: office.board.publish_parts(held.batch, parts))
+        await office.board.publish_parts(held.batch, parts)
         held.end = held.position
 
     async def _yield_to_late_writer(self) -> None:
@@ -181,8 +174,8 @@ class Holding:
             attempt=held.attempt,
             compress=office.store.compresses,
         )
-        if not await office.persist(lambda: office.store.create(key, body)):
-            await office.persist(self._yield_to_late_writer)
+        if not await office.store.create(key, body):
+            await self._yield_to_late_writer()
             then()
             return
         held.fenced = True

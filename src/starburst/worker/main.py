@@ -20,6 +20,7 @@ from starburst.protocol.records import Manifest
 from starburst.protocol.sessions import read_manifest
 from starburst.store import open_store
 from starburst.store.base import Store
+from starburst.store.retry import RetryingStore
 from starburst.worker.agent import Agent, AgentOptions
 from starburst.worker.heartbeat import Pulse
 from starburst.worker.objects_cache import ObjectCache
@@ -33,6 +34,9 @@ EXIT_OK = 0
 EXIT_FAILED = 1
 EXIT_REFUSED = 3
 _LAST_RESORT_S = 30.0
+_PATIENCE = 10_000
+_PATIENCE_S = 300.0
+"""A store that is down or full for less long costs a worker nothing but time."""
 
 
 def run_worker(url: str, *, worker: str | None = None, ordinal: int = 0, slots: int | None = None) -> int:
@@ -61,7 +65,8 @@ def run_worker(url: str, *, worker: str | None = None, ordinal: int = 0, slots: 
 
 async def _work(root_url: str, session_id: str, worker: str, ordinal: int, slots: int | None) -> int:
     clock = SystemClock()
-    store = open_store(root_url, clock=clock)
+    store: Store = open_store(root_url, clock=clock)
+    store = RetryingStore(store, clock=clock, max_tries=_PATIENCE, max_total_s=_PATIENCE_S, full_too=True)
     manifest = await read_manifest(store, session_id)
     options = AgentOptions(
         worker=worker,

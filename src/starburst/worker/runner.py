@@ -19,6 +19,7 @@ import time
 import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from starburst.errors import StarburstError
@@ -255,11 +256,9 @@ def _die_with_parent() -> None:
     if sys.platform == "linux":
         with contextlib.suppress(OSError, AttributeError):
             ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-        with contextlib.suppress(
-            OSError
-        ):  # let the kernel choose this process, not the agent, when memory ends
-            with open("/proc/self/oom_score_adj", "w") as file:  # noqa: PTH123
-                file.write("800")
+        # Let the kernel choose this process, not the agent, when memory ends.
+        with contextlib.suppress(OSError), Path("/proc/self/oom_score_adj").open("w") as file:
+            file.write("800")
 
 
 def main(arguments: list[str]) -> None:

@@ -134,7 +134,7 @@ class RunnerProcess:
         )
         theirs.close()
         os.close(log)
-        ours.setblocking(False)
+        ours.settimeout(0.0)
         runner = cls(process, ours, page, raw, locate)
         try:
             async with asyncio.timeout(_START_TIMEOUT_S):

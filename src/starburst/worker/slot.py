@@ -85,12 +85,12 @@ class Slot:
             while True:
                 held, self._next = self._next, None
                 if held is None:
-                    held = await agent.persist(agent.next_held)
+                    held = await agent.next_held()
                 if held is None:
                     await self._settle(0)
                     if agent.stopping:
                         break
-                    await agent.persist(agent.rest)
+                    await agent.rest()
                     continue
                 if self._runner is None:
                     self._runner = await starting
@@ -166,7 +166,7 @@ class Slot:
         self._shared_at = agent.clock.monotonic()
         i, first, count = held.batch.frame_of(held.chunk.first)
         try:
-            frame = await agent.persist(lambda: agent.board.frame(held.batch, i))
+            frame = await agent.board.frame(held.batch, i)
             await self._give_function(header.function)
         except StarburstError as error:
             while not holding.done:
@@ -251,14 +251,14 @@ class Slot:
         if sha256 in self._known:
             return
         key = agent.keys.function(sha256)
-        pack = decode_pack(await agent.persist(lambda: agent.store.get(key)), key)
+        pack = decode_pack(await agent.store.get(key), key)
         assert self._runner is not None
         await self._runner.give_function(sha256, pack.frame(0))
         self._known.add(sha256)
 
     async def _prefetch(self) -> None:
         """Claim the next chunk while the present one runs."""
-        self._next = await self._agent.persist(lambda: self._agent.next_held(fresh_only=True))
+        self._next = await self._agent.next_held(fresh_only=True)
 
     async def _give_up(self, holding: Holding) -> None:
         """The chunk has cost too many workers: single out its tasks; a single task fails."""
