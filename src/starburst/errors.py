@@ -28,6 +28,7 @@ Each error says what happened, to what and why; ``hint`` is the next thing to do
 
 from __future__ import annotations
 
+import pickle
 from typing import Any
 
 
@@ -48,14 +49,26 @@ class StarburstError(Exception):
         return f"{self.message}\n  → {self.hint}" if self.hint else self.message
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _rebuild, (type(self), self.args, self.__dict__)
+        return _rebuild, (type(self), self.args, self.__dict__, _portable(self.__cause__))
 
 
-def _rebuild(kind: type[StarburstError], args: tuple[Any, ...], state: dict[str, Any]) -> StarburstError:
+def _rebuild(
+    kind: type[StarburstError], args: tuple[Any, ...], state: dict[str, Any], cause: BaseException | None
+) -> StarburstError:
     error = kind.__new__(kind, *args)
     error.args = args
     error.__dict__.update(state)
+    error.__cause__ = cause
     return error
+
+
+def _portable(cause: BaseException | None) -> BaseException | None:
+    """The cause, if it survives pickling; the exceptions of many libraries do not."""
+    try:
+        pickle.loads(pickle.dumps(cause))
+    except Exception:  # noqa: BLE001 - its text is in the message
+        return None
+    return cause
 
 
 class OptionError(StarburstError, ValueError):

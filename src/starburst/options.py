@@ -73,6 +73,8 @@ class Options:
             parse_duration_s(name, getattr(self, name))
         if self.timeout is not None:
             parse_duration_s("timeout", self.timeout)
+        if self.cpu is not None:
+            _positive_cpu(self.cpu)
         if self.memory is not None:
             parse_memory_bytes(self.memory)
         if not self.launch_type:
@@ -144,11 +146,14 @@ def parse_memory_bytes(value: Any) -> int:
     Raises:
         OptionError: It is none of these.
     """
+    size_bytes = 0
     if isinstance(value, (int, float)) and not isinstance(value, bool) and 0 < value < 1e6:
-        return int(value * 2**30)
-    if isinstance(value, str) and (match := _MEMORY.fullmatch(value)) and float(match[1]) > 0:
+        size_bytes = int(value * 2**30)
+    elif isinstance(value, str) and (match := _MEMORY.fullmatch(value)):
         unit = (match[2] or "GB").upper()
-        return int(float(match[1]) * (2**20 if unit.startswith("M") else 2**30))
+        size_bytes = int(float(match[1]) * (2**20 if unit.startswith("M") else 2**30))
+    if size_bytes > 0:
+        return size_bytes
     raise OptionError(
         f"memory={value!r} is not an amount of memory", hint='use "8GB", "512MB" or a number of GB'
     )
@@ -159,6 +164,14 @@ def _whole(name: str, value: Any, low: int, high: int | None = None) -> None:
     if not good or (high is not None and value > high):
         limits = f"from {low} to {high}" if high is not None else f"of at least {low}"
         raise OptionError(f"{name}={value!r} is not a whole number {limits}")
+
+
+def _positive_cpu(value: Any) -> None:
+    number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    if not number or not 0 < value < float("inf"):
+        raise OptionError(
+            f"cpu={value!r} is not a number of vCPUs above 0", hint="use 0.25, 0.5, 1, 2, 4, 8 or 16"
+        )
 
 
 DurationText = float | str

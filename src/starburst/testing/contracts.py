@@ -8,7 +8,6 @@ Derive from :class:`StoreContract`, define the fixture ``store``, and pytest run
             return MyStore(...)
 """
 
-# ruff: noqa: S101
 from __future__ import annotations
 
 import asyncio

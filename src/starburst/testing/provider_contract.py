@@ -1,4 +1,4 @@
-# ruff: noqa: D102, S101 - tests: their names say what they show
+# ruff: noqa: D102 - tests: their names say what they show
 """What every compute provider must do, as a pytest class: a provider of another package can run it too.
 
     from starburst.testing.provider_contract import ProviderContract
