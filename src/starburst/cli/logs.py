@@ -54,7 +54,8 @@ def logs(
     from starburst.compute.registry import load_provider
 
     session = reach(session_id, store)
-    reader = LogReader(load_provider(session.status().launch_type), session_id, worker=worker, task=task)
+    provider = load_provider(session.status().launch_type)
+    reader = LogReader(provider, session.session_id, worker=worker, task=task)
     asyncio.run(_print(out, reader, session if follow else None, SystemClock()))
 
 

@@ -13,7 +13,7 @@ import typer
 from starburst.cli import exit_codes
 from starburst.cli.common import SessionId, StoreURL, TimeText, command, reach
 from starburst.cli.output import CommandError, Output
-from starburst.errors import CollectTimeout, TaskError
+from starburst.errors import CollectTimeout, SessionEnded, StarburstError
 
 __all__ = ["add_to", "jsonable", "write_results"]
 
@@ -61,17 +61,19 @@ def collect(
     session = reach(session_id, store)
     try:
         values = session.collect(wait=wait, timeout=limit_s, on_error=on_error)
-    except CollectTimeout as error:
-        error.hint = error.hint or f"starburst collect {session_id} -o {output} --no-wait"
+    except (CollectTimeout, SessionEnded) as error:
+        error.hint = f"to take what is there: starburst collect {session_id} -o {output} --no-wait"
         raise
     status = session.status()
+    # A result that is damaged in the store is no failed task, but no result either.
+    failed = max(status.failed, sum(isinstance(each, StarburstError) for each in values))
     write_results(output, values)
     answer = {
         "session_id": session_id,
         "file": str(output),
         "results": len(values),
         "total": status.total,
-        "failed": status.failed,
+        "failed": failed,
         "bytes": output.stat().st_size,
         "requests": session.requests.total,
     }
@@ -83,9 +85,9 @@ def collect(
         from starburst.ui import text
 
         told = f"{text.count(len(values))} of {text.plural(status.total, 'result')}"
-        failed = f", {text.count(status.failed)} tasks failed" if status.failed else ""
-        out.result(None, Text(f"{told} in {output} ({text.size(output.stat().st_size)}){failed}"))
-    return exit_codes.FAILED if status.failed else exit_codes.OK
+        bad = f", {text.count(failed)} failed" if failed else ""
+        out.result(None, Text(f"{told} in {output} ({text.size(output.stat().st_size)}){bad}"))
+    return exit_codes.FAILED if failed else exit_codes.OK
 
 
 def write_results(path: Path, values: list[Any]) -> None:
@@ -146,13 +148,9 @@ def jsonable(value: Any) -> Any:
     Raises:
         TypeError: JSON has nothing for it.
     """
-    if isinstance(value, TaskError):
-        return {
-            "error": type(value).__name__,
-            "message": value.message,
-            "task_id": value.task_id,
-            "index": value.index,
-        }
+    if isinstance(value, StarburstError):
+        known = {name: getattr(value, name) for name in ("task_id", "index") if hasattr(value, name)}
+        return {"error": type(value).__name__, "message": value.message, **known}
     # NumPy arrays and scalars, and what imitates them, without importing any of it.
     to_list = getattr(value, "tolist", None)
     if callable(to_list):
