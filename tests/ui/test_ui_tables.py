@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 
 from starburst.client.status import SessionStatus, SessionSummary, WorkerView
-
 from starburst.protocol.records import Event
 from starburst.ui.tables import print_to, sessions_table, status_view
 
