@@ -79,6 +79,8 @@ async def collect_all(connection: Connection, *, wait: bool, timeout_s: float | 
         if isinstance(entry, CorruptObject):
             found.damaged.append(entry)
             continue
+        if seq in state.delivered:
+            continue
         watched = Watched(seq, entry[0].n_tasks, found.take, found.give_up)
         await collector.sweep(watched)
         if seq in state.cancelled_batches:

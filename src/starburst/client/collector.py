@@ -56,6 +56,7 @@ class Watched:
     damaged: list[CorruptObject] = field(default_factory=list)
     covered: bytearray = field(default_factory=bytearray)
     missing: int = 0
+    size_bytes: int = 0
 
     def __post_init__(self) -> None:
         self.missing = self.n_tasks
@@ -191,7 +192,9 @@ class Collector:
     async def _bring(self, watched: Watched, key: str) -> int:
         _, first = self._keys.parse_result(key)
         try:
-            header, outcomes = decode_result(await self._store.get(key), key)
+            data = await self._store.get(key)
+            watched.size_bytes += data.nbytes
+            header, outcomes = decode_result(data, key)
         except CorruptObject as error:
             watched.damaged.append(error)
             return 0

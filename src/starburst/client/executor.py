@@ -90,6 +90,7 @@ class Gatherer:
         self._functions: dict[int, tuple[Any, list[object] | None, bytes, LargeObjects]] = {}
         self._chunks: dict[TaskFuture[Any], tuple[ChunkId, list[TaskFuture[Any]]]] = {}
         self.pending: set[TaskFuture[Any]] = set()
+        self.submitted: list[int] = []
 
     def submit(
         self, fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
@@ -176,6 +177,7 @@ class Gatherer:
         except Exception as error:  # noqa: BLE001 - the futures hold it
             self._fail(futures, error)
             return
+        self.submitted.append(seq)
         for first, count in zip(header.firsts, header.counts, strict=True):
             chunk = (ChunkId(seq, first), futures[first : first + count])
             for i, future in enumerate(chunk[1], first):
@@ -362,6 +364,7 @@ class Executor(concurrent.futures.Executor):
             for call in self._calls:
                 with contextlib.suppress(StarburstError):
                     call.wait_for(call.total)
+            engine.call_soon(self._pool.delivered, *self._gatherer.submitted)
 
     def _check_open(self) -> None:
         if self._shut_down:

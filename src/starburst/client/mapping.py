@@ -213,7 +213,9 @@ def _run(packed: Packed, options: Options, *, on_error: OnError, progress: bool)
         raise
     finally:
         call.finish(in_order=in_order)
-    return gather(call, range(packed.n_tasks), on_error)
+    results = gather(call, range(packed.n_tasks), on_error)
+    engine.call_soon(pool.delivered, part.seq)
+    return results
 
 
 def gather(call: Call, places: Iterable[int], on_error: OnError) -> list[Any]:
@@ -317,6 +319,8 @@ def _stream(
     finally:
         if call.done < call.total and call.error is None and pool.usable:
             engine.run(pool.cancel(*(part.seq for part in parts if part.seq)))
+        elif in_order:
+            engine.call_soon(pool.delivered, *(part.seq for part in parts))
         call.finish(in_order=in_order)
 
 

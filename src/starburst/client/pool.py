@@ -30,6 +30,7 @@ from starburst.supervisor.start import ensure_supervisor
 __all__ = ["Pool", "open_pool"]
 
 _CLOSE_S = 5.0
+_LARGE_BYTES = 4 * 2**20
 
 
 class Pool:
@@ -61,6 +62,8 @@ class Pool:
             root_url=connection.store.url,
         )
         self.keep = detached
+        self._watched: dict[int, Watched] = {}
+        self._background: set[asyncio.Task[None]] = set()
         self._has_supervisor = False
         self._stop = asyncio.Event()
         self._supervising: asyncio.Task[None] | None = None
@@ -96,9 +99,28 @@ class Pool:
     ) -> int:
         """Write a submission, see that there are workers, bring its results; returns its number."""
         seq = await self.connection.submit(packed, header)
-        self.collector.watch(Watched(seq, packed.n_tasks, on_run, on_error))
+        self._watched[seq] = Watched(seq, packed.n_tasks, on_run, on_error)
+        self.collector.watch(self._watched[seq])
         await self.see_to_workers()
         return seq
+
+    def delivered(self, *batches: int) -> None:
+        """The caller has the results of some submissions and has gone on: large ones need not stay in the store."""
+        for seq in batches:
+            self._forget(self._watched.pop(seq, None))
+
+    def _forget(self, watched: Watched | None) -> None:
+        if watched and not watched.missing and not self.keep and watched.size_bytes >= _LARGE_BYTES:
+            task = asyncio.ensure_future(self._remove_results(watched))
+            self._background.add(task)
+            task.add_done_callback(self._background.discard)
+
+    async def _remove_results(self, watched: Watched) -> None:
+        connection = self.connection
+        with contextlib.suppress(StoreError):
+            data = {"batches": [watched.seq]}
+            await append_event(connection.store, connection.keys, connection.clock, "delivered", data=data)
+            await connection.store.delete(sorted(watched.seen))
 
     async def is_open(self) -> bool:
         """Whether the session takes work, as its events say."""
@@ -133,6 +155,7 @@ class Pool:
         connection = self.connection
         for seq in batches:
             self.collector.unwatch(seq)
+            self._watched.pop(seq, None)
         await append_event(
             connection.store, connection.keys, connection.clock, "cancelled", data={"batches": list(batches)}
         )
@@ -166,6 +189,7 @@ class Pool:
         connection = self.connection
         await self.collector.close()
         await self._end_supervision()
+        await asyncio.gather(*self._background)
         with contextlib.suppress(StoreError):
             if not self.keep:
                 data = {"reason": "closed"}

@@ -18,6 +18,7 @@ class SessionState:
         workers: How many workers it may have.
         ended: Why it takes no more work (``closed``, ``cancelled``, ``idle``), or None.
         cancelled_batches: Submissions whose remaining tasks are not to run.
+        delivered: Submissions whose results were handed over and removed.
         lost: Workers that are gone, with the reason their provider gave.
     """
 
@@ -25,6 +26,7 @@ class SessionState:
     workers: int
     ended: str | None = None
     cancelled_batches: set[int] = field(default_factory=set)
+    delivered: set[int] = field(default_factory=set)
     lost: dict[str, str] = field(default_factory=dict)
 
     @classmethod
@@ -44,6 +46,8 @@ class SessionState:
                 self.workers = int(data["workers"])
             case "cancelled" if "batches" in data:
                 self.cancelled_batches.update(data["batches"])
+            case "delivered":
+                self.delivered.update(data["batches"])
             case "cancelled":
                 self.ended = "cancelled"
             case "terminated":

@@ -1,6 +1,6 @@
 """The runner: a process that runs tasks and may crash, leak or be killed; its agent survives it.
 
-Started by the agent as ``python -m starburst.worker.runner SOCKET_FD PAGE_FD LOG_FD``. The main thread runs tasks,
+Started by the agent as ``python -m starburst.worker.runner SOCKET_FD SPOOL_FD PAGE_FD LOG_FD``. The main thread runs tasks,
 a second thread receives messages, so that a trim or the end of the agent is noticed while a task runs.
 """
 
@@ -42,16 +42,18 @@ class Runner:
 
     Args:
         sock: To the agent.
+        spool: For large frames to the agent.
         page: Shared with the agent.
         output: Where prints go.
     """
 
-    def __init__(self, sock: socket.socket, page: Page, output: TaskOutput) -> None:
+    def __init__(self, sock: socket.socket, spool: ipc.Spool, page: Page, output: TaskOutput) -> None:
         self._sock = sock
+        self._spool = spool
         self._page = page
         self._output = output
         self._streams = (TaskStream(output, 1), TaskStream(output, 2))
-        self._inbox: queue.SimpleQueue[tuple[ipc.Message, list[memoryview]]] = queue.SimpleQueue()
+        self._inbox: queue.SimpleQueue[tuple[ipc.Message, list[ipc.Buffer]]] = queue.SimpleQueue()
         self._sending = threading.Lock()
         self._functions: dict[str, Callable[..., Any] | BaseException] = {}
         self._objects = ObjectFiles(self._locate)
@@ -105,13 +107,13 @@ class Runner:
             end = -1
         self._send(ipc.Trimmed(job=message.job, end=end))
 
-    def _load(self, data: memoryview) -> Callable[..., Any] | BaseException:
+    def _load(self, data: ipc.Buffer) -> Callable[..., Any] | BaseException:
         try:
             return load_function(data, self._objects.load)
         except BaseException as error:  # noqa: BLE001 - importing user code may raise anything
             return error
 
-    def _run_job(self, job: ipc.Job, frame: memoryview) -> None:
+    def _run_job(self, job: ipc.Job, frame: ipc.Buffer) -> None:
         function = self._functions[job.function]
         self._job = job.job
         if isinstance(function, BaseException):
@@ -218,6 +220,7 @@ class Runner:
                 task_s=run.task_s,
                 retried=run.retried,
                 final=final,
+                spooled=self._spool.put(run.frames),
             )
             self._send(message, run.frames)
 
@@ -267,9 +270,10 @@ def main(arguments: list[str]) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)  # the agent drains; it ends its runners itself
     faulthandler.enable()
-    sock_fd, page_fd, log_fd = map(int, arguments)
+    sock_fd, spool_fd, page_fd, log_fd = map(int, arguments)
     sock = socket.socket(fileno=sock_fd)
-    Runner(sock, Page(page_fd), TaskOutput(log_fd)).run()
+    spool = ipc.Spool(socket.socket(fileno=spool_fd))
+    Runner(sock, spool, Page(page_fd), TaskOutput(log_fd)).run()
 
 
 if __name__ == "__main__":

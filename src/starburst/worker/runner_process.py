@@ -82,6 +82,7 @@ class RunnerProcess:
     Args:
         process: The process.
         sock: This side of the socket pair.
+        spool: Where large frames come in.
         page: The shared page.
         raw: The file into which descriptors 1 and 2 of the process go.
         locate: Gives the file of a large object.
@@ -91,12 +92,14 @@ class RunnerProcess:
         self,
         process: asyncio.subprocess.Process,
         sock: socket.socket,
+        spool: ipc.Spool,
         page: Page,
         raw: tempfile._TemporaryFileWrapper[bytes],
         locate: Locate,
     ) -> None:
         self._process = process
         self._sock = sock
+        self._spool = spool
         self._page = page
         self._raw = raw
         self._locate = locate
@@ -118,11 +121,12 @@ class RunnerProcess:
             OSError: It could not be started or died at once.
         """
         ours, theirs = socket.socketpair()
+        spool, their_spool = socket.socketpair(type=socket.SOCK_DGRAM)
         page = Page()
         raw = tempfile.NamedTemporaryFile(prefix="starburst-runner-")  # noqa: SIM115 - closed with the runner
         command = [sys.executable, "-m", "starburst.worker.runner"]
         log = os.dup(log_fd)  # descriptor 2 itself becomes the raw file over there
-        fds = (theirs.fileno(), page.fd, log)
+        fds = (theirs.fileno(), their_spool.fileno(), page.fd, log)
         process = await asyncio.create_subprocess_exec(
             *command,
             *map(str, fds),
@@ -133,9 +137,10 @@ class RunnerProcess:
             process_group=0,
         )
         theirs.close()
+        their_spool.close()
         os.close(log)
         ours.settimeout(0.0)
-        runner = cls(process, ours, page, raw, locate)
+        runner = cls(process, ours, ipc.Spool(spool), page, raw, locate)
         try:
             async with asyncio.timeout(_START_TIMEOUT_S):
                 await runner._ready
@@ -207,6 +212,7 @@ class RunnerProcess:
             task.cancel()
         await asyncio.gather(self._reader, *self._background, return_exceptions=True)
         self._sock.close()
+        self._spool.close()
         with contextlib.suppress(OSError):
             self._page.close()
         self._raw.close()
@@ -228,11 +234,12 @@ class RunnerProcess:
             if not self._over.done():
                 self._over.set_result(await self._crash())
 
-    def _take(self, message: ipc.Message, frames: Sequence[Buffer]) -> None:
+    def _take(self, message: ipc.Message, frames: list[Buffer]) -> None:
         match message:
             case ipc.Ready():
                 self._ready.set_result(None)
             case ipc.Progress():
+                self._spool.take(frames, message.spooled)
                 if message.ok or message.failed:
                     self._on_run(_run_of(message, frames))
                 if message.final:
@@ -287,10 +294,10 @@ def describe_exit(code: int) -> str:
     return f"{why} ({name})"
 
 
-def _run_of(message: ipc.Progress, frames: Sequence[Buffer]) -> Run:
+def _run_of(message: ipc.Progress, frames: list[Buffer]) -> Run:
     return Run(
         segments=list(message.segments),
-        frames=list(frames),
+        frames=frames,
         ok=message.ok,
         failed=message.failed,
         task_s=message.task_s,
