@@ -1,11 +1,14 @@
 """Fixtures for all tests: a data folder of their own, and stores of each kind."""
 
+import asyncio
 import itertools
 import os
+import sys
 
 import pytest
 
 from seaweed import Seaweed
+from starburst.compute.local import LocalProvider
 from starburst.store import open_store
 
 pytest.register_assert_rewrite("starburst.testing.contracts")
@@ -26,6 +29,27 @@ def data_dir(tmp_path, monkeypatch):
     monkeypatch.setenv("STARBURST_DATA_DIR", str(folder))
     monkeypatch.setenv("STARBURST_CONFIG_DIR", str(tmp_path / "config"))
     return folder
+
+
+@pytest.fixture(autouse=True)
+def nothing_left(data_dir):
+    """Warm pools are closed after each test, and then no worker or supervisor that it started may be alive."""
+    yield
+    if "starburst.client.pool" in sys.modules:
+        sys.modules["starburst.client.pool"].close_all()
+    left = asyncio.run(_end_all(data_dir))
+    assert not left, f"still alive after the test: {', '.join(left)}"
+
+
+async def _end_all(data_dir):
+    """End what is alive of all sessions; returns what there was."""
+    provider = LocalProvider(data_dir)
+    left = []
+    for folder in sorted((data_dir / "local").glob("*")):
+        alive = [status for status in await provider.describe(folder.name) if status.alive]
+        left += [f"{status.worker} (pid {status.pid}) of {folder.name}" for status in alive]
+        await provider.stop(folder.name, grace_s=0)
+    return left
 
 
 @pytest.fixture(scope="session")

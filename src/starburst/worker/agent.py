@@ -119,8 +119,13 @@ class Agent:
         await self.pulse.beat()
         watches = [asyncio.ensure_future(self._pulse_loop()), asyncio.ensure_future(self._check_loop())]
         slots = [asyncio.ensure_future(slot.run()) for slot in self._slots]
+        working = asyncio.gather(*slots)
         try:
-            await asyncio.gather(*slots)
+            await asyncio.wait([*watches, working], return_when=asyncio.FIRST_COMPLETED)
+            for task in watches:
+                if task.done():
+                    task.result()  # a watch ends by an error only
+            await working
         finally:
             for task in (*watches, *slots):
                 task.cancel()

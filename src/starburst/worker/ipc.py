@@ -214,7 +214,7 @@ class Spool:
 def _memory_file() -> IO[bytes]:
     """A file without a name, in memory where the system has such a thing."""
     if hasattr(os, "memfd_create"):
-        return open(os.memfd_create("starburst-frame"), "wb", buffering=0)  # noqa: PTH123, SIM115
+        return open(os.memfd_create("starburst-frame"), "wb", buffering=0)  # noqa: PTH123
     return tempfile.TemporaryFile(buffering=0)
 
 

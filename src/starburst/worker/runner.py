@@ -1,7 +1,8 @@
 """The runner: a process that runs tasks and may crash, leak or be killed; its agent survives it.
 
-Started by the agent as ``python -m starburst.worker.runner SOCKET_FD SPOOL_FD PAGE_FD LOG_FD``. The main thread runs tasks,
-a second thread receives messages, so that a trim or the end of the agent is noticed while a task runs.
+Started by the agent as ``python -m starburst.worker.runner SOCKET_FD SPOOL_FD PAGE_FD LOG_FD``. The main thread runs
+tasks. A second thread receives messages, so that a trim or the end of the agent is noticed while a task runs; a third
+reports finished tasks while a long one runs.
 """
 
 from __future__ import annotations

@@ -90,6 +90,7 @@ class RunnerProcess:
 
     def __init__(
         self,
+        *,
         process: asyncio.subprocess.Process,
         sock: socket.socket,
         spool: ipc.Spool,
@@ -140,7 +141,7 @@ class RunnerProcess:
         their_spool.close()
         os.close(log)
         ours.settimeout(0.0)
-        runner = cls(process, ours, ipc.Spool(spool), page, raw, locate)
+        runner = cls(process=process, sock=ours, spool=ipc.Spool(spool), page=page, raw=raw, locate=locate)
         try:
             async with asyncio.timeout(_START_TIMEOUT_S):
                 await runner._ready
