@@ -82,7 +82,7 @@ class Agent:
         self.worker = options.worker
         self.keys = Keys(manifest.session_id)
         self.state = SessionState.of(manifest)
-        self.flush_s = max(0.25, 4 * store.poll.max_s)
+        self.flush_s = max(0.25, 2 * store.poll.max_s)
         self.stopping = ""
         memory = options.memory_bytes
         self.runner_memory_bytes = None if memory is None else memory // options.slots
@@ -119,13 +119,13 @@ class Agent:
         await self.pulse.beat()
         watches = [asyncio.ensure_future(self._pulse_loop()), asyncio.ensure_future(self._check_loop())]
         slots = [asyncio.ensure_future(slot.run()) for slot in self._slots]
-        working = asyncio.gather(*slots)
+        pending = {*slots}
         try:
-            await asyncio.wait([*watches, working], return_when=asyncio.FIRST_COMPLETED)
-            for task in watches:
-                if task.done():
-                    task.result()  # a watch ends by an error only
-            await working
+            while pending:
+                done, pending = await asyncio.wait({*watches, *pending}, return_when=asyncio.FIRST_COMPLETED)
+                for task in done:
+                    task.result()  # an error of any of them ends the worker
+                pending.difference_update(watches)
         finally:
             for task in (*watches, *slots):
                 task.cancel()
