@@ -23,7 +23,7 @@ from starburst.protocol.sessions import EventLog, append_event
 from starburst.protocol.state import SessionState
 from starburst.store.base import Store
 from starburst.worker.board import Board, Held
-from starburst.worker.heartbeat import Pulse
+from starburst.worker.heartbeat import Pulse, Usage
 from starburst.worker.objects_cache import ObjectCache
 from starburst.worker.runner_process import RunnerLauncher, RunnerPort
 from starburst.worker.slot import Slot
@@ -64,6 +64,7 @@ class Agent:
         clock: Time.
         launch_runner: Starts a runner.
         cache: Where large objects are kept.
+        usage: Measures CPU and memory for the heartbeat; None for those of this process and what it started.
     """
 
     def __init__(
@@ -75,6 +76,7 @@ class Agent:
         clock: Clock,
         launch_runner: RunnerLauncher,
         cache: ObjectCache,
+        usage: Usage | None = None,
     ) -> None:
         self.store = store
         self.manifest = manifest
@@ -102,6 +104,7 @@ class Agent:
             slots=options.slots,
             clock=clock,
             running=lambda: tuple(task for slot in self._slots if (task := slot.running())),
+            usage=usage,
         )
         self._launch_runner = launch_runner
         self._cache = cache

@@ -14,9 +14,38 @@ from starburst.protocol.records import Heartbeat, encode_json
 from starburst.protocol.results import Run
 from starburst.store.base import Store
 
-__all__ = ["Pulse"]
+__all__ = ["ProcessUsage", "Pulse", "Usage"]
+
+Usage = Callable[[], tuple[float, int]]
+"""Gives CPU in percent of one core since it was asked last, and memory in bytes."""
 
 State = Literal["starting", "idle", "running", "draining", "stopped", "refused"]
+
+
+class ProcessUsage:
+    """What this process and all that it started use."""
+
+    def __init__(self) -> None:
+        self._processes: dict[int, Any] = {}
+
+    def __call__(self) -> tuple[float, int]:
+        """CPU in percent of one core since the last call, and memory in bytes."""
+        import psutil
+
+        cpu, memory = 0.0, 0
+        try:
+            me = psutil.Process()
+            alive = {p.pid: self._processes.get(p.pid, p) for p in (me, *me.children(recursive=True))}
+        except psutil.Error:
+            return cpu, memory
+        self._processes = alive
+        for process in alive.values():
+            try:
+                cpu += process.cpu_percent()
+                memory += process.memory_info().rss
+            except psutil.Error:
+                continue
+        return round(cpu, 1), memory
 
 
 class Pulse:
@@ -29,6 +58,7 @@ class Pulse:
         slots: How many tasks it runs at a time.
         clock: Time.
         running: Gives the ids of the tasks that run now.
+        usage: Measures CPU and memory; None for those of this process and what it started.
     """
 
     def __init__(
@@ -40,6 +70,7 @@ class Pulse:
         slots: int,
         clock: Clock,
         running: Callable[[], tuple[str, ...]],
+        usage: Usage | None = None,
     ) -> None:
         self._store = store
         self._key = keys.worker(worker)
@@ -47,13 +78,13 @@ class Pulse:
         self._slots = slots
         self._clock = clock
         self._running = running
+        self._usage = usage or ProcessUsage()
         self._started_at = clock.time()
         self._beats = 0
         self._state: State | None = None
         self._reason = ""
         self._done = self._failed = self._retried = 0
         self._task_s = 0.0
-        self._processes: dict[int, Any] = {}
 
     def say(self, state: State, reason: str = "") -> None:
         """Report this state from now on, instead of what the running tasks tell."""
@@ -100,22 +131,3 @@ class Pulse:
             reason=self._reason,
         )
         await self._store.overwrite(self._key, encode_json(record))
-
-    def _usage(self) -> tuple[float, int]:
-        """CPU in percent of one core since the last beat, and memory, of this process and its runners."""
-        import psutil
-
-        cpu, memory = 0.0, 0
-        try:
-            me = psutil.Process()
-            alive = {p.pid: self._processes.get(p.pid, p) for p in (me, *me.children(recursive=True))}
-        except psutil.Error:
-            return cpu, memory
-        self._processes = alive
-        for process in alive.values():
-            try:
-                cpu += process.cpu_percent()
-                memory += process.memory_info().rss
-            except psutil.Error:
-                continue
-        return round(cpu, 1), memory
