@@ -223,6 +223,43 @@ def test_progress_forgives_early_deaths():
     World(dies_at_once, workers=2).run(scenario)
 
 
+def test_early_deaths_do_not_end_a_session_in_which_somebody_works():
+    """No chunk is finished meanwhile: that one worker is at work is seen from its heartbeat alone."""
+
+    async def scenario(world):
+        task, _ = world.start(world.supervisor())
+        await world.submit(50)
+        await world.pass_s(120)
+        assert not task.done()
+        assert len(world.fleet.processes) > 5
+
+    async def one_works(world, process):
+        first = next(iter(world.fleet.processes)) == process.worker
+        return await (steady if first else dies_at_once)(world, process)
+
+    World(one_works, workers=2).run(scenario)
+
+
+def test_a_worker_that_got_to_work_breaks_the_row_of_early_deaths():
+    """Whoever kills at random kills some before their first task, and others in the middle of one."""
+
+    async def scenario(world):
+        task, _ = world.start(world.supervisor())
+        await world.submit(50)
+        await world.pass_s(120)
+        assert not task.done()
+        assert len(world.fleet.processes) > 10
+
+    async def every_third_works(world, process):
+        if len(world.fleet.processes) % 3:
+            return await dies_at_once(world, process)
+        await world.beat(process.worker, 1, "running")
+        await world.clock.sleep(0.2)
+        return -9
+
+    World(every_third_works, workers=1).run(scenario)
+
+
 def test_worker_that_refuses_ends_the_session():
     async def scenario(world):
         task, _ = world.start(world.supervisor())

@@ -102,7 +102,10 @@ class Observer:
         views = self._views(statuses, now_s)
         await self._heartbeats.read(self._worth_reading(views))
         views = self._views(statuses, now_s)
-        self._draw_conclusions(views)
+        if self._draw_conclusions(views) and self._in_trouble:
+            # Before anybody gives up: is there one that works?
+            await self._heartbeats.read([view.name for view in views if view.counts])
+            views = self._views(statuses, now_s)
         return self._snapshot(tuple(views), open_tasks, now_s)
 
     def launched(self, workers: tuple[str, ...]) -> None:
@@ -193,7 +196,7 @@ class Observer:
     def _worth_reading(self, views: list[WorkerView]) -> list[str]:
         """Who is gone or may be, who joined by hand, and everybody where it matters who is idle or at work."""
         live = sum(view.counts for view in views)
-        everybody = live > self.state.workers or len(self._early) >= early_death_limit(self.state.workers)
+        everybody = live > self.state.workers or self._in_trouble
         return [
             view.name
             for view in views
@@ -209,9 +212,18 @@ class Observer:
             )
         ]
 
-    def _draw_conclusions(self, views: list[WorkerView]) -> None:
-        """From those that are newly gone: is there too little work, more work again, or something wrong?"""
+    @property
+    def _in_trouble(self) -> bool:
+        return len(self._early) >= early_death_limit(self.state.workers)
+
+    def _draw_conclusions(self, views: list[WorkerView]) -> bool:
+        """From those that are newly gone: is there too little work, more work again, or something wrong?
+
+        Returns:
+            Whether one died before it got to work.
+        """
         now_s = self._clock.monotonic()
+        died_early = False
         for view in views:
             if view.recorded or not (view.provider_state == "exited" or view.left or view.lost):
                 continue
@@ -220,9 +232,13 @@ class Observer:
             elif view.name not in self.asked:
                 self._changed_s = now_s
                 ours = view.name in self._launched and view.name not in self._early
-                if ours and not view.left and not _got_to_work(self._heartbeats.get(view.name)):
+                if _got_to_work(self._heartbeats.get(view.name)):
+                    self._early.clear()
+                elif ours and not view.left:
                     self._early[view.name] = view.exit_reason or "no sign of life"
                     self._trouble_s = now_s
+                    died_early = True
+        return died_early
 
     def _snapshot(self, views: tuple[WorkerView, ...], open_tasks: int, now_s: float) -> Snapshot:
         return Snapshot(
