@@ -100,6 +100,11 @@ class Call:
             position=place,
         )
 
+    def any_place(self) -> int:
+        """An item that has an outcome which was not taken yet; there must be one."""
+        with self._changed:
+            return next(iter(self.outcomes))
+
     def value(self, place: int, *, keep: bool = False) -> Any:
         """The value of an item that has one, or its error as an object."""
         outcome = self.outcomes[place][0]

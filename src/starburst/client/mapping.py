@@ -13,6 +13,7 @@ from starburst.client.packing import (
     Packed,
     check_callable,
     check_chunksize,
+    check_iterables,
     columns_of,
     pack_map,
     pack_star,
@@ -266,8 +267,7 @@ def _lazily(
     check_callable(fn)
     check_on_error(on_error)
     chosen = current_options(options)
-    if not iterables:
-        raise OptionError("imap needs at least one iterable", hint="starburst.imap(fn, items)")
+    check_iterables("imap", iterables)
     rows = zip(*iterables, strict=False)
     return _stream(fn, rows, chosen, on_error=on_error, progress=progress, ordered=ordered)
 
@@ -281,12 +281,15 @@ def _stream(
     progress: bool,
     ordered: bool,
 ) -> Iterator[Any]:
-    """Keep some blocks of items under way, growing while they finish quickly."""
+    """Keep two blocks of items under way; a block is twice as large when one more has been taken."""
     lanes = options.workers * options.slots
-    size = _FIRST_BLOCK * lanes
+    size = grow_at = _FIRST_BLOCK * lanes
     block = list(itertools.islice(rows, size))
     if not block:
         return
+    packed: Packed | None = pack_star(
+        fn, block, lanes=lanes, chunksize=None
+    )  # what cannot be pickled starts nothing
     pool: Pool = open_pool(options)
     sink = open_sink(progress=progress)
     tell_where(sink, options)
@@ -297,15 +300,18 @@ def _stream(
     try:
         while block or taken < call.total:
             while block and call.total - taken < 2 * size:
-                packed = pack_star(fn, block, lanes=lanes, chunksize=None)
+                packed = packed or pack_star(fn, block, lanes=lanes, chunksize=None)
                 part = Slice(range(call.total, call.total + len(block)))
                 parts.append(part)
                 call.total += len(block)
                 submit(call, part, packed, options)
-                size = min(_MAX_BLOCK, size * 2)
+                packed = None
                 block = list(itertools.islice(rows, size))
             place = _next_place(call, taken, ordered=ordered)
             taken += 1
+            if taken == grow_at:
+                size = min(_MAX_BLOCK, size * 2)
+                grow_at += size
             failed = call.outcomes[place][0].failure is not None
             value = call.value(place)
             if failed and on_error == "raise":
@@ -328,7 +334,7 @@ def _next_place(call: Call, taken: int, *, ordered: bool) -> int:
     """The next item to hand out: number ``taken``, or whichever came first."""
     if not ordered:
         call.wait_for(taken + 1)
-        return next(iter(call.outcomes))
+        return call.any_place()
     while taken not in call.outcomes:
         call.wait_for(call.done + 1)
     return taken

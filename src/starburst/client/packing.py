@@ -22,7 +22,16 @@ from starburst.protocol.payload import (
 )
 from starburst.protocol.records import BatchHeader
 
-__all__ = ["MAX_TASKS", "Packed", "check_chunksize", "columns_of", "pack_map", "pack_submits", "title_of"]
+__all__ = [
+    "MAX_TASKS",
+    "Packed",
+    "check_chunksize",
+    "check_iterables",
+    "columns_of",
+    "pack_map",
+    "pack_submits",
+    "title_of",
+]
 
 Buffer = bytes | bytearray | memoryview
 MAX_TASKS = 10_000_000
@@ -81,14 +90,7 @@ def columns_of(iterables: Sequence[Iterable[Any]]) -> list[Sequence[Any]]:
     Raises:
         OptionError: There is no iterable, one is not iterable, or all are endless.
     """
-    if not iterables:
-        raise OptionError("map needs at least one iterable", hint="starburst.map(fn, items)")
-    for i, items in enumerate(iterables):
-        if not isinstance(items, Iterable):
-            raise OptionError(
-                f"argument {i + 2} of map is a {type(items).__name__}, which cannot be iterated over",
-                hint="give a list, range, array or generator of the values for that parameter",
-            )
+    check_iterables("map", iterables)
     if all(_is_endless(items) for items in iterables):
         raise _endless("all iterables are endless")
     if len(iterables) == 1:
@@ -163,6 +165,24 @@ def check_callable(fn: Any) -> None:
             f"the first argument is a {type(fn).__name__}, not a function",
             hint="starburst.map(fn, items): give the function itself, without calling it",
         )
+
+
+def check_iterables(call: str, iterables: Sequence[Any]) -> None:
+    """Refuse what cannot be iterated over.
+
+    Raises:
+        OptionError: There is no iterable, or one is not iterable.
+    """
+    if not iterables:
+        raise OptionError(f"{call} needs at least one iterable", hint=f"starburst.{call}(fn, items)")
+    for i, items in enumerate(iterables):
+        try:
+            iter(items)  # also what has only __getitem__
+        except TypeError as error:
+            raise OptionError(
+                f"argument {i + 2} of {call} is a {type(items).__name__}, which cannot be iterated over",
+                hint="give a list, range, array or generator of the values for that parameter",
+            ) from error
 
 
 def check_chunksize(chunksize: Any) -> int | None:
