@@ -51,7 +51,7 @@ def task_error(
     where = f" on {failure.host}" if failure.host else ""
     error = _KINDS[failure.kind](
         f"task {number} {verb} {failure.message}{tried}{where}",
-        hint=_HINTS.get(failure.kind) or f"starburst logs {session_id} --task {task_id}",
+        hint=_HINTS.get(failure.kind) or _logs_hint(session_id, task_id),
         task_id=task_id,
         index=number,
         worker=worker,
@@ -62,3 +62,8 @@ def task_error(
     )
     error.__cause__ = outcome.error
     return error
+
+
+def _logs_hint(session_id: str, task_id: str) -> str | None:
+    """Where to read more; nothing for ``map`` and ``Executor``, whose sessions end with the program."""
+    return None if session_id.startswith("map-") else f"starburst logs {session_id} --task {task_id}"

@@ -102,7 +102,13 @@ def run_named(
     call = Call(pool, title_of(fn), n_tasks, sink)
     in_order = False
     try:
-        todo = engine.run(_bring_known(call, named))
+        todo, changed = engine.run(_bring_known(call, named))
+        if changed:
+            warnings.warn(  # at the line of the user's call
+                f"{changed} results were made by an earlier version of {call.title}; "
+                'resume="code" runs them again with the present one',
+                stacklevel=3,
+            )
         if n_tasks - len(todo):
             sink.note(
                 f"{n_tasks - len(todo)} of {n_tasks} results are there or under way in {named.session_id}"
@@ -124,8 +130,12 @@ def run_named(
     return gather(call, range(n_tasks), on_error)
 
 
-async def _bring_known(call: Call, named: NamedTasks) -> list[int]:
-    """Take good results of earlier calls, wait for tasks that are under way; returns the items to run."""
+async def _bring_known(call: Call, named: NamedTasks) -> tuple[list[int], int]:
+    """Take good results of earlier calls, wait for tasks that are under way.
+
+    Returns:
+        The items to run, and how many results older code made.
+    """
     pool = call.pool
     store, keys = pool.connection.store, pool.connection.keys
     places = {name: i for i, name in enumerate(named.names)}
@@ -154,13 +164,7 @@ async def _bring_known(call: Call, named: NamedTasks) -> list[int]:
         pool.collector.watch(watched)
     if under_way:
         await pool.see_to_workers()
-    if changed:
-        warnings.warn(
-            f"{changed} results were made by an earlier version of {call.title}; "
-            'resume="code" runs them again with the present one',
-            stacklevel=4,
-        )
-    return [i for i in range(len(named.names)) if i not in coming]
+    return [i for i in range(len(named.names)) if i not in coming], changed
 
 
 def _take_good(call: Call, wanted: list[int], runs: list[Run], seq: int) -> int:
