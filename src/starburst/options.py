@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import numbers
 import os
 import re
 from collections.abc import Mapping
@@ -101,7 +102,7 @@ class Options:
             OptionError: A name is unknown (the message lists the nearest and all) or a value is wrong.
         """
         check_names(changes, self.names())
-        given = {name: value for name, value in changes.items() if value is not None}
+        given = {name: _plain(value) for name, value in changes.items() if value is not None}
         return dataclasses.replace(self, **given) if given else self
 
 
@@ -157,6 +158,11 @@ def parse_memory_bytes(value: Any) -> int:
     raise OptionError(
         f"memory={value!r} is not an amount of memory", hint='use "8GB", "512MB" or a number of GB'
     )
+
+
+def _plain(value: Any) -> Any:
+    """NumPy's whole numbers as Python's."""
+    return value if isinstance(value, bool) or not isinstance(value, numbers.Integral) else int(value)
 
 
 def _whole(name: str, value: Any, low: int, high: int | None = None) -> None:

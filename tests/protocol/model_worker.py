@@ -122,7 +122,7 @@ class ModelWorker:
         holder = holder_of(log)
         if holder is not None and holder not in self.world.lost:
             return None
-        position, ok, failed, _ = await chain_end(self.store, KEYS, chunk)
+        position, ok, failed = await chain_end(self.store, KEYS, chunk)
         held = Held(chunk, log, position, end, fenced=False, ok=ok, failed=failed)
         if position >= end:
             await self.publish_last_share(log)
@@ -196,9 +196,9 @@ class ModelWorker:
             return True
         if self.broken.look_at_the_log_before_the_chain:
             held.ours = await self.is_ours(held)
-            held.position, held.ok, held.failed, _ = await chain_end(self.store, KEYS, held.chunk)
+            held.position, held.ok, held.failed = await chain_end(self.store, KEYS, held.chunk)
         else:
-            held.position, held.ok, held.failed, _ = await chain_end(self.store, KEYS, held.chunk)
+            held.position, held.ok, held.failed = await chain_end(self.store, KEYS, held.chunk)
             held.ours = await self.is_ours(held)
         return False
 

@@ -198,8 +198,6 @@ class Collector:
         except CorruptObject as error:
             watched.damaged.append(error)
             return 0
-        if header.moved:
-            return 0
         run = Run(
             watched.seq, first, _complete(header, outcomes), header.worker, header.task_s, header.retried
         )

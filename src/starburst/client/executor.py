@@ -99,6 +99,7 @@ class Gatherer:
         function, large = self._pickled(fn)
         group_large = LargeObjects()
         call = dump_call(args, kwargs, group_large)
+        group_large.detach()
         future: TaskFuture[Any] = TaskFuture()
         future._withdraw = self.withdraw  # noqa: SLF001 - its other half
         with self._lock:
@@ -247,6 +248,7 @@ class Gatherer:
             return known[2], known[3]
         large = LargeObjects()
         function = dump_function(fn, large)
+        large.detach()
         if known is not None and known[2] == function:
             return known[2], known[3]
         self._functions[id(fn)] = (fn, mark, function, large)

@@ -30,33 +30,35 @@ async def withdraw(connection: Connection, chunk: ChunkId, count: int, *, only: 
     if not await _append(connection, chunk, 1, claim):
         return False
     if only is None or count == 1:
-        await _record_cancelled(connection, chunk, count, me)
-        return True
+        return await _record_cancelled(connection, chunk, count, me)
     task, end = chunk.first + only, chunk.first + count
     parts = [
         part for part in ((task, task + 1), (task + 1, end)) if part[0] < part[1] and part[0] > chunk.first
     ]
-    if parts:
-        await _append(connection, chunk, 2, share(claim, parts, at))
     lone = ChunkId(chunk.batch, task)
-    if lone != chunk:
-        await _append(connection, lone, 1, first_claim(me, task, at))
-    await _record_cancelled(connection, lone, 1, me)
+    # A step that somebody was before us in means that we were taken for lost: then the task may run.
+    if parts and not await _append(connection, chunk, 2, share(claim, parts, at)):
+        return False
+    if lone != chunk and not await _append(connection, lone, 1, first_claim(me, task, at)):
+        return False
+    cancelled = await _record_cancelled(connection, lone, 1, me)
     if parts:
         await publish_parts(connection.store, connection.keys, chunk.batch, parts, at=at)
     if lone != chunk:
         await _append(connection, chunk, 3, release(claim, at))
-    return True
+    return cancelled
 
 
 async def _append(connection: Connection, chunk: ChunkId, n: int, record: Claim) -> bool:
     return await connection.store.create(connection.keys.claim(chunk, n), encode_json(record))
 
 
-async def _record_cancelled(connection: Connection, chunk: ChunkId, count: int, me: str) -> None:
+async def _record_cancelled(connection: Connection, chunk: ChunkId, count: int, me: str) -> bool:
     run = Run()
     for _ in range(count):
         run.add_failure(Failure(kind="cancelled", message="it was cancelled before it ran"))
     body = encode_result(run, first=chunk.first, worker=me, attempt=1, compress=False)
-    await connection.store.create(connection.keys.result(chunk, chunk.first), body)
-    await finish_chunk(connection.store, connection.keys, chunk, 0, count)
+    won = await connection.store.create(connection.keys.result(chunk, chunk.first), body)
+    if won:
+        await finish_chunk(connection.store, connection.keys, chunk, 0, count)
+    return won

@@ -80,6 +80,13 @@ class LargeObjects:
             self.found[known[1]] = (buffers, type(value).__name__)
         return known[1]
 
+    def detach(self) -> None:
+        """Copy what still stands in the caller's memory, so that later changes of it do not matter."""
+        for sha256, (buffers, type_name) in self.found.items():
+            copies: list[Buffer] = [b if isinstance(b, bytes) else bytes(b) for b in buffers]
+            self.found[sha256] = (copies, type_name)
+        self._by_id.clear()
+
 
 class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]
     def __init__(self, file: io.BytesIO, large: LargeObjects) -> None:

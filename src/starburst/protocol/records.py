@@ -160,17 +160,13 @@ class Failure(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ResultHeader(Record, frozen=True, kw_only=True):
-    """Header of ``results/<chunk>/<first>``: how tasks ``first`` … ``first + count - 1`` ended.
-
-    ``moved`` marks a chunk whose remaining tasks went to other chunks; it has ``count == 0`` and ends the chain.
-    """
+    """Header of ``results/<chunk>/<first>``: how tasks ``first`` … ``first + count - 1`` ended."""
 
     first: int
     count: int
     worker: str
     attempt: int = 1
     segments: tuple[Segment, ...] = ()
-    moved: bool = False
     task_s: float = 0.0
     retried: int = 0
 

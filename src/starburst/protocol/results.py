@@ -113,7 +113,7 @@ def decode_result(data: Buffer, key: str) -> tuple[ResultHeader, Iterator[Outcom
     header = pack.record(ResultHeader)
     segments = header.segments
     plausible = all(s.count == 1 or (s.kind == "values" and s.count > 1) for s in segments)
-    plausible &= all(s.n_frames > 0 for s in segments) and (bool(segments) or header.moved)
+    plausible &= all(s.n_frames > 0 for s in segments) and bool(segments)
     if (
         not plausible
         or sum(s.n_frames for s in segments) != len(pack)
@@ -196,25 +196,24 @@ async def read_index(store: Store, key: str) -> PackIndex:
     return decode_index(start, key)
 
 
-async def chain_end(store: Store, keys: Keys, chunk: ChunkId) -> tuple[int, int, int, bool]:
+async def chain_end(store: Store, keys: Keys, chunk: ChunkId) -> tuple[int, int, int]:
     """How far a chunk's results go.
 
     Returns:
-        The first task without a result, tasks with a value and tasks without one before it, and whether the
-        chain is closed because its remaining tasks moved to other chunks.
+        The first task without a result, and tasks with a value and tasks without one before it.
+
+    Raises:
+        CorruptObject: A link is damaged.
     """
     position, ok, failed = chunk.first, 0, 0
     while True:
+        key = keys.result(chunk, position)
         try:
-            header = (await read_index(store, keys.result(chunk, position))).record(ResultHeader)
+            header = (await read_index(store, key)).record(ResultHeader)
         except ObjectNotFound:
-            return position, ok, failed, False
-        if header.moved:
-            return position, ok, failed, True
+            return position, ok, failed
         if header.first != position or header.count < 1:
-            raise CorruptObject(
-                f"the object {keys.result(chunk, position)} is not the result of task {position}"
-            )
+            raise CorruptObject(f"the object {key} is not the result of task {position}")
         bad = sum(segment.count for segment in header.segments if segment.kind == "failure")
         position, ok, failed = position + header.count, ok + header.count - bad, failed + bad
 

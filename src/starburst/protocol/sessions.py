@@ -39,6 +39,7 @@ __all__ = [
 
 _WHOLE_BATCH_UP_TO_BYTES = 4 * 2**20
 _MAX_RACES = 10_000
+_EVENTS_AT_ONCE = 16
 
 
 async def create_session(store: Store, manifest: Manifest) -> bool:
@@ -182,20 +183,25 @@ class EventLog:
         Raises:
             CorruptObject: The next one is damaged; it is passed over by the next call.
         """
-        events: list[Event] = []
+        numbers: list[int] = []
         for info in await self._store.list(self._keys.events, start_after=self._keys.event(self._read)):
             n = self._keys.parse_event(info.key)
-            if n != self._read + 1:
+            if n != self._read + 1 + len(numbers):
                 break  # the listing of a folder is no snapshot: the missing one will be in the next
-            data = await self._store.get(info.key)
-            try:
-                events.append(decode_json(Event, data, info.key))
-            except CorruptObject:
-                if events:
-                    break
-                self._read = n
-                raise
-            self._read = n
+            numbers.append(n)
+        events: list[Event] = []
+        # Several at a time: a worker that joins late has them all to read.
+        for start in range(0, len(numbers), _EVENTS_AT_ONCE):
+            some = [self._keys.event(n) for n in numbers[start : start + _EVENTS_AT_ONCE]]
+            for key, data in zip(some, await asyncio.gather(*map(self._store.get, some)), strict=True):
+                try:
+                    events.append(decode_json(Event, data, key))
+                except CorruptObject:
+                    if events:
+                        return events
+                    self._read += 1
+                    raise
+                self._read += 1
         return events
 
 

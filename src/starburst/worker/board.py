@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from starburst.clock import Clock
-from starburst.errors import CorruptObject, IncompatibleVersion, ObjectNotFound
+from starburst.errors import CorruptObject, IncompatibleVersion
 from starburst.protocol.claims import Liveness, end_after, first_claim, holder_of, takeover
 from starburst.protocol.keys import ChunkId, Keys
 from starburst.protocol.pack import Pack, PackIndex
@@ -145,12 +145,13 @@ class Board:
         listed = await self._store.list(self._keys.batches, start_after=self._last_listed)
         for info in listed:
             seq = int(info.key.rsplit("/", 1)[1])
+            if seq != self._next_seq:
+                break  # a folder's listing may show a number before the one below it
             self._next_seq = seq + 1
             try:
                 header, source = await read_batch(self._store, info)
             except CorruptObject as error:
-                log.warning("submission skipped: %s", error)
-                self._damaged.append((seq, error.message))
+                self._tell_damaged(seq, error)
             else:
                 if header.source is None:
                     self.batches[seq] = Batch.of(seq, header, source)
@@ -239,6 +240,10 @@ class Board:
         await publish_parts(self._store, self._keys, batch.seq, parts, at=at, next_seq=self._next_seq)
         batch.add_parts(parts)
 
+    def _tell_damaged(self, seq: int, error: CorruptObject | IncompatibleVersion) -> None:
+        log.warning("%s", error)
+        self._damaged.append((seq, error.message))
+
     def _candidate(self, batch: Batch) -> int | None:
         """The next chunk to try: our own place in each round first, then whatever is free."""
         lanes = max(1, batch.header.lanes)
@@ -266,23 +271,25 @@ class Board:
         return latest
 
     async def _take_over(self, batch: Batch, chunk: ChunkId, n: int) -> Held | None:
+        """Claim a chunk whose log has ``n`` records, if nobody holds it."""
         if n == 0 or chunk.first not in batch.ends:
             return None
-        log_ = self._logs.setdefault(chunk, [])
         try:
-            for i in range(len(log_) + 1, n + 1):
-                key = self._keys.claim(chunk, i)
-                log_.append(decode_json(Claim, await self._store.get(key), key))
-        except (CorruptObject, IncompatibleVersion, ObjectNotFound) as error:
-            log.warning("claim not readable: %s", error)
-            return None
-        holder = holder_of(log_)
-        if holder is not None and not await self._is_lost(holder):
+            log_ = await self._read_log(chunk, n)
+            holder = holder_of(log_)
+            if holder is not None and not await self._is_lost(holder):
+                return None
+            position, ok, failed = await chain_end(self._store, self._keys, chunk)
+        except (CorruptObject, IncompatibleVersion) as error:
+            self._tell_damaged(batch.seq, error)
+            batch.done.add(chunk.first)  # nobody can say where it goes on
             return None
         end = end_after(log_, batch.ends[chunk.first])
-        position, ok, failed, moved = await chain_end(self._store, self._keys, chunk)
-        if moved or position >= end:
-            await self._mend(batch, chunk, log_, (position, end, ok, failed), moved=moved)
+        if position >= end:
+            # Its holder was lost between the last result and the marker: do what was left to do.
+            await self._publish_again(batch, log_)
+            await finish_chunk(self._store, self._keys, chunk, ok, failed)
+            batch.done.add(chunk.first)
             return None
         held = Held(batch, chunk, list(log_), end, position, fenced=False, ok=ok, failed=failed)
         if not await self.append(held, takeover(log_, self._worker, position, self._clock.time())):
@@ -291,16 +298,13 @@ class Board:
         await self._publish_again(batch, log_)
         return held
 
-    async def _mend(
-        self, batch: Batch, chunk: ChunkId, log_: list[Claim], seen: tuple[int, int, int, int], *, moved: bool
-    ) -> None:
-        """Its holder was lost between the last result and the marker: do what was left to do."""
-        position, end, ok, failed = seen
-        await self._publish_again(batch, log_)
-        if moved and position < end:
-            await self.publish_parts(batch, [(task, task + 1) for task in range(position, end)])
-        await finish_chunk(self._store, self._keys, chunk, ok, failed)
-        batch.done.add(chunk.first)
+    async def _read_log(self, chunk: ChunkId, n: int) -> list[Claim]:
+        """The first ``n`` records of a chunk's log; what was read once is kept."""
+        log_ = self._logs.setdefault(chunk, [])
+        for i in range(len(log_) + 1, n + 1):
+            key = self._keys.claim(chunk, i)
+            log_.append(decode_json(Claim, await self._store.get(key), key))
+        return log_
 
     async def _publish_again(self, batch: Batch, log_: list[Claim]) -> None:
         shares = [record for record in log_ if record.kind == "share"]

@@ -11,8 +11,7 @@ from starburst.clock import Clock
 from starburst.errors import ObjectNotFound
 from starburst.protocol.claims import release, share
 from starburst.protocol.keys import Keys
-from starburst.protocol.pack import encode_pack
-from starburst.protocol.records import Failure, ResultHeader
+from starburst.protocol.records import Failure
 from starburst.protocol.results import Run, chain_end, encode_result, finish_chunk
 from starburst.store.base import Store
 from starburst.worker.board import Board, Held
@@ -91,8 +90,8 @@ class Holding:
         if (self._flushing is None or self._flushing.done()) and self.has_news and not self.superseded:
             self._flushing = asyncio.ensure_future(self._flush(self._flushing, then))
 
-    async def close(self) -> None:
-        """Flush all, then mark the chunk done or give it back.
+    async def flush_all(self) -> None:
+        """Wait until all that is finished is written, or the chunk turns out not to be ours any more.
 
         Raises:
             StoreError: The store did not take it for minutes.
@@ -102,6 +101,14 @@ class Holding:
             flushing, self._flushing = self._flushing, None
             if flushing is not None:
                 await flushing
+
+    async def close(self) -> None:
+        """Flush all, then mark the chunk done or give it back.
+
+        Raises:
+            StoreError: The store did not take it for minutes.
+        """
+        await self.flush_all()
         office, held = self._office, self.held
         if self.superseded:
             log.info("chunk %s was taken over by another worker; our copy is dropped", held.chunk)
@@ -129,20 +136,6 @@ class Holding:
         await office.board.publish_parts(held.batch, parts)
         return True
 
-    async def scatter(self) -> None:
-        """Close the chain here and make each task that is left a chunk of its own."""
-        office, held = self._office, self.held
-        end = ResultHeader(
-            first=held.position, count=0, worker=office.worker, attempt=held.attempt, moved=True
-        )
-        key = office.keys.result(held.chunk, held.position)
-        if not await office.store.create(key, encode_pack(end, [])):
-            self.superseded = True
-            return
-        parts = [(task, task + 1) for task in range(held.position, held.end)]
-        await office.board.publish_parts(held.batch, parts)
-        held.end = held.position
-
     async def _yield_to_late_writer(self) -> None:
         """Another worker wrote this link: our successor, or a holder before us that was not dead after all.
 
@@ -150,13 +143,13 @@ class Holding:
         """
         office, held = self._office, self.held
         self._flight, self._pending, self.stale = Run(), Run(), True
+        # First the chain, then the log: had a successor claimed before we looked at the chain, the log shows it.
+        held.position, held.ok, held.failed = await chain_end(office.store, office.keys, held.chunk)
         try:
             await office.store.get(office.keys.claim(held.chunk, len(held.log) + 1))
         except ObjectNotFound:
-            found = await chain_end(office.store, office.keys, held.chunk)
-            held.position, held.ok, held.failed, self.superseded = found
-        else:
-            self.superseded = True
+            return
+        self.superseded = True
 
     async def _flush(self, before: asyncio.Task[None] | None, then: Callable[[], Any]) -> None:
         """Write the next link of the chunk's chain."""

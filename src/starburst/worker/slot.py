@@ -144,7 +144,7 @@ class Slot:
         self._crashes.clear()
         self._verdict = None
         if holding.held.attempt > self._agent.manifest.max_attempts:
-            await self._give_up(holding)
+            await self._single_out(holding)
         else:
             await self._work(holding)
         self.holding = None
@@ -159,8 +159,8 @@ class Slot:
         while len(self._closing) > at_most or (self._closing and self._closing[0].done()):
             await self._closing.pop(0)
 
-    async def _work(self, holding: Holding) -> None:
-        """Run the chunk's tasks, past every crash of the runner."""
+    async def _work(self, holding: Holding, *, until: int | None = None) -> None:
+        """Run the chunk's tasks, or those before ``until``, past every crash of the runner."""
         agent, held = self._agent, holding.held
         header = held.batch.header
         self._shared_at = agent.clock.monotonic()
@@ -173,7 +173,7 @@ class Slot:
                 self._fail(holding, Failure(kind="load", message=str(error), type_name=type(error).__name__))
             return
         prefetch = asyncio.ensure_future(self._prefetch())
-        while not holding.done and not self._is_over(holding):
+        while holding.position < (until or held.end) and not self._is_over(holding):
             self._job += 1
             job = Job(
                 job=self._job,
@@ -181,7 +181,7 @@ class Slot:
                 first=first,
                 count=count,
                 start=holding.position,
-                end=self._verdict[0] if self._verdict is not None else held.end,
+                end=self._verdict[0] if self._verdict is not None else (until or held.end),
                 function=header.function,
                 layout=header.layout,
                 retries=header.retries,
@@ -260,17 +260,24 @@ class Slot:
         """Claim the next chunk while the present one runs."""
         self._next = await self._agent.next_held(fresh_only=True)
 
-    async def _give_up(self, holding: Holding) -> None:
-        """The chunk has cost too many workers: single out its tasks; a single task fails."""
+    async def _single_out(self, holding: Holding) -> None:
+        """The chunk has cost too many workers: each of its tasks becomes a chunk of its own, one after another lost.
+
+        The first one left runs alone; if it was alone already, or is the only one, it fails. Its flush shuts out
+        all earlier holders, so that the others may be shared out.
+        """
         agent, held = self._agent, holding.held
-        if held.end - held.position > 1:
-            await holding.scatter()
-            return
-        lost = [agent.state.lost[r.worker] for r in held.log if r.worker in agent.state.lost]
-        why = lost[-1] if lost else "it gave no sign of life any more"
         attempts = held.attempt - 1
-        message = f"its worker was lost each time it ran, {attempts} times; the last time: {why}"
-        self._fail(holding, Failure(kind="lost", message=message, attempt=attempts))
+        if held.end - held.position == 1 or attempts > agent.manifest.max_attempts:
+            lost = [agent.state.lost[r.worker] for r in held.log if r.worker in agent.state.lost]
+            why = lost[-1] if lost else "it gave no sign of life any more"
+            message = f"its worker was lost each time it ran, {attempts} times; the last time: {why}"
+            self._fail(holding, Failure(kind="lost", message=message, attempt=attempts))
+        else:
+            await self._work(holding, until=held.position + 1)
+        await holding.flush_all()
+        if held.fenced and held.position < held.end and not self._is_over(holding):
+            await holding.give_away([(task, task + 1) for task in range(held.position, held.end)])
 
     async def _share_out(self, holding: Holding, runner: RunnerPort) -> None:
         """Give idle workers what they could do sooner: the chunk in reserve, else the rest of this one."""
