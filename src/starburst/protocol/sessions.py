@@ -27,6 +27,7 @@ __all__ = [
     "append_event",
     "create_session",
     "delete_session",
+    "list_batches",
     "list_session_ids",
     "publish_batch",
     "publish_parts",
@@ -93,6 +94,21 @@ async def publish_batch(
         listed = await store.list(keys.batches, start_after=keys.batch(seq))
         seq = int(listed[-1].key.rsplit("/", 1)[1]) + 1 if listed else seq + 1
     raise StoreUnavailable(f"no free number for a submission in {keys.batches} after {_MAX_RACES} tries")
+
+
+async def list_batches(store: Store, keys: Keys, *, after: int) -> list[tuple[int, ObjectInfo]]:
+    """Submissions and shares behind number ``after``, in order.
+
+    Numbers have no gaps, but a folder's listing may show one before the one below it; what comes behind a gap is
+    left for the next time.
+    """
+    found: list[tuple[int, ObjectInfo]] = []
+    for info in await store.list(keys.batches, start_after=keys.batch(after)):
+        seq = int(info.key.rsplit("/", 1)[1])
+        if seq != after + len(found) + 1:
+            break
+        found.append((seq, info))
+    return found
 
 
 async def read_batch(store: Store, info: ObjectInfo) -> tuple[BatchHeader, PackIndex | Pack]:
@@ -183,25 +199,26 @@ class EventLog:
         Raises:
             CorruptObject: The next one is damaged; it is passed over by the next call.
         """
-        numbers: list[int] = []
-        for info in await self._store.list(self._keys.events, start_after=self._keys.event(self._read)):
-            n = self._keys.parse_event(info.key)
-            if n != self._read + 1 + len(numbers):
+        read = self._read
+        keys: list[str] = []
+        for info in await self._store.list(self._keys.events, start_after=self._keys.event(read)):
+            if self._keys.parse_event(info.key) != read + 1 + len(keys):
                 break  # the listing of a folder is no snapshot: the missing one will be in the next
-            numbers.append(n)
+            keys.append(info.key)
+        bodies: list[memoryview] = []
+        for start in range(0, len(keys), _EVENTS_AT_ONCE):  # a worker that joins late has them all to read
+            some = keys[start : start + _EVENTS_AT_ONCE]
+            bodies += await asyncio.gather(*map(self._store.get, some))
         events: list[Event] = []
-        # Several at a time: a worker that joins late has them all to read.
-        for start in range(0, len(numbers), _EVENTS_AT_ONCE):
-            some = [self._keys.event(n) for n in numbers[start : start + _EVENTS_AT_ONCE]]
-            for key, data in zip(some, await asyncio.gather(*map(self._store.get, some)), strict=True):
-                try:
-                    events.append(decode_json(Event, data, key))
-                except CorruptObject:
-                    if events:
-                        return events
-                    self._read += 1
-                    raise
-                self._read += 1
+        for key, data in zip(keys, bodies, strict=True):
+            try:
+                events.append(decode_json(Event, data, key))
+            except CorruptObject:
+                if events:
+                    break
+                self._read = read + 1
+                raise
+        self._read = read + len(events)
         return events
 
 

@@ -181,7 +181,7 @@ class Agent:
         now = self.clock.monotonic()
         if self._working:
             self._busy_at = now
-        elif now - self._busy_at >= self.manifest.idle_timeout_s:
+        elif now - self._busy_at >= self._patience_s:
             self.stop("nothing to do for the idle timeout")
             return
         if self.board.others_at_work and not self._wanted:
@@ -250,6 +250,12 @@ class Agent:
             self.stop(f"the session is {what}", at_once=what != "closed" or not self._working)
         elif self.worker in self.state.lost:
             self.stop("it was given up for lost and replaced", at_once=True)
+
+    @property
+    def _patience_s(self) -> float:
+        """How long to stay without work: where others hold chunks, long enough to see whether they are lost."""
+        idle_s = self.manifest.idle_timeout_s
+        return max(idle_s, 1.5 * self.manifest.lease_s) if self.board.others_at_work else idle_s
 
     @property
     def _working(self) -> bool:
