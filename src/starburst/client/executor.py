@@ -7,7 +7,6 @@ import concurrent.futures
 import contextlib
 import threading
 import time
-import types
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
@@ -16,6 +15,7 @@ from starburst.client.call import Call, Slice
 from starburst.client.collector import Run
 from starburst.client.engine import engine
 from starburst.client.failures import task_error
+from starburst.client.fingerprint import fingerprint, same
 from starburst.client.mapping import submit, tell_where
 from starburst.client.packing import (
     check_callable,
@@ -39,8 +39,6 @@ __all__ = ["Executor", "Gatherer", "TaskFuture"]
 R = TypeVar("R")
 _GATHER_S = 0.002
 _GATHER_TASKS = 5_000
-_MAX_DEPTH = 3
-_ATOMS = (int, float, complex, bool, str, bytes, type(None), type, types.ModuleType)
 
 
 class TaskFuture(concurrent.futures.Future[R]):
@@ -242,9 +240,9 @@ class Gatherer:
 
     def _pickled(self, fn: Callable[..., Any]) -> tuple[bytes, LargeObjects]:
         """The function's pickle, made anew unless it is certain that nothing in it can have changed."""
-        mark = _fingerprint(fn)
+        mark = fingerprint(fn)
         known = self._functions.get(id(fn))
-        if known is not None and _same(known[1], mark):
+        if known is not None and same(known[1], mark):
             return known[2], known[3]
         large = LargeObjects()
         function = dump_function(fn, large)
@@ -394,42 +392,3 @@ def _results_of(call: Call, part: Slice, until: float | None) -> Iterator[Any]:
         if call.done < call.total and call.error is None and call.pool.usable:
             engine.run(call.pool.cancel(part.seq))
             call.total = call.done
-
-
-def _fingerprint(fn: Any, depth: int = 0) -> list[object] | None:
-    """Objects that are all the same as long as the function, and what it refers to, cannot have changed.
-
-    None if that cannot be said, as of a function that refers to a list.
-    """
-    if not isinstance(fn, types.FunctionType) or depth > _MAX_DEPTH:
-        return [fn] if isinstance(fn, types.BuiltinFunctionType) else None
-    parts: list[object] = [fn, fn.__code__]
-    if fn.__module__ not in ("__main__", None) and "<locals>" not in fn.__qualname__:
-        return parts  # it is pickled by its name
-    values = [fn.__globals__[name] for name in fn.__code__.co_names if name in fn.__globals__]
-    try:
-        values += [cell.cell_contents for cell in fn.__closure__ or ()]
-    except ValueError:
-        return None
-    for value in (*values, *(fn.__defaults__ or ()), *(fn.__kwdefaults__ or {}).values()):
-        if isinstance(value, _ATOMS) and not _is_local_class(value):
-            parts.append(value)
-        elif value is not fn:
-            below = _fingerprint(value, depth + 1)
-            if below is None:
-                return None
-            parts += below
-    return parts
-
-
-def _same(before: list[object] | None, now: list[object] | None) -> bool:
-    return (
-        before is not None
-        and now is not None
-        and len(before) == len(now)
-        and all(a is b for a, b in zip(before, now, strict=True))
-    )
-
-
-def _is_local_class(value: object) -> bool:
-    return isinstance(value, type) and (value.__module__ == "__main__" or "<locals>" in value.__qualname__)

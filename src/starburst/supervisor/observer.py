@@ -11,7 +11,7 @@ from starburst.errors import CorruptObject, IncompatibleVersion, ObjectNotFound
 from starburst.protocol.keys import Keys
 from starburst.protocol.records import BatchHeader, Event, Heartbeat, Manifest
 from starburst.protocol.results import read_index
-from starburst.protocol.sessions import EventLog
+from starburst.protocol.sessions import EventLog, list_batches
 from starburst.protocol.state import SessionState
 from starburst.store.base import Store
 from starburst.supervisor.decide import Snapshot, WorkerView, early_death_limit
@@ -47,7 +47,7 @@ class Observer:
         self._events = EventLog(store, self._keys)
         self._heartbeats = Heartbeats(store, self._keys, manifest)
         self._ledger = Ledger(self._keys)
-        self._last_batch: str | None = None
+        self._last_batch = 0
         self._launched: dict[str, float] = {}
         self._known: dict[str, float] = {}
         self._left: set[str] = set()
@@ -137,15 +137,15 @@ class Observer:
         self.state.apply(event)
 
     async def _look_at_work(self) -> None:
-        for info in await self._store.list(self._keys.batches, start_after=self._last_batch):
+        for seq, info in await list_batches(self._store, self._keys, after=self._last_batch):
             try:
                 header = (await read_index(self._store, info.key)).record(BatchHeader)
             except (CorruptObject, IncompatibleVersion, ObjectNotFound) as error:
                 self._complain(f"a submission is not counted: {error}")
             else:
-                self._ledger.add_batch(int(info.key.rsplit("/", 1)[1]), header)
+                self._ledger.add_batch(seq, header)
                 self._active()
-            self._last_batch = info.key
+            self._last_batch = seq
         cancelled = self.state.cancelled_batches
         if not self._ledger.open_tasks(cancelled):
             return

@@ -14,7 +14,7 @@ from starburst.protocol.keys import ChunkId, Keys
 from starburst.protocol.pack import Pack, PackIndex
 from starburst.protocol.records import BatchHeader, Claim, Manifest, decode_json, encode_json
 from starburst.protocol.results import chain_end, finish_chunk
-from starburst.protocol.sessions import publish_parts, read_batch
+from starburst.protocol.sessions import list_batches, publish_parts, read_batch
 from starburst.protocol.state import SessionState
 from starburst.store.base import Store
 
@@ -127,8 +127,7 @@ class Board:
         self._state = state
         self.batches: dict[int, Batch] = {}
         self.liveness = Liveness(manifest.lease_s)
-        self._last_listed: str | None = None
-        self._next_seq = 1
+        self._last_seq = 0
         self._logs: dict[ChunkId, list[Claim]] = {}
         self._surveyed_at = float("-inf")
         self._lease_s = manifest.lease_s
@@ -142,12 +141,8 @@ class Board:
 
     async def look_for_batches(self) -> bool:
         """Read submissions that are new; whether there were any."""
-        listed = await self._store.list(self._keys.batches, start_after=self._last_listed)
-        for info in listed:
-            seq = int(info.key.rsplit("/", 1)[1])
-            if seq != self._next_seq:
-                break  # a folder's listing may show a number before the one below it
-            self._next_seq = seq + 1
+        listed = await list_batches(self._store, self._keys, after=self._last_seq)
+        for seq, info in listed:
             try:
                 header, source = await read_batch(self._store, info)
             except CorruptObject as error:
@@ -158,7 +153,7 @@ class Board:
                 elif header.source in self.batches:
                     ends = (f + n for f, n in zip(header.firsts, header.counts, strict=True))
                     self.batches[header.source].add_parts(zip(header.firsts, ends, strict=True))
-            self._last_listed = info.key
+            self._last_seq = seq
         return bool(listed)
 
     @property
@@ -237,7 +232,7 @@ class Board:
     async def publish_parts(self, batch: Batch, parts: list[tuple[int, int]]) -> None:
         """Announce chunks that were split off; announcing them twice does no harm."""
         at = self._clock.time()
-        await publish_parts(self._store, self._keys, batch.seq, parts, at=at, next_seq=self._next_seq)
+        await publish_parts(self._store, self._keys, batch.seq, parts, at=at, next_seq=self._last_seq + 1)
         batch.add_parts(parts)
 
     def _tell_damaged(self, seq: int, error: CorruptObject | IncompatibleVersion) -> None:
