@@ -9,7 +9,7 @@ from typing import Any, Literal, TypeVar
 from starburst.client.collecting import Collected, collect_all
 from starburst.client.connection import Connection
 from starburst.client.engine import engine
-from starburst.client.executor import Gatherer, TaskFuture
+from starburst.client.gatherer import Gatherer, TaskFuture
 from starburst.client.mapping import OnError, check_on_error
 from starburst.client.packing import Packed, check_callable, check_chunksize, columns_of, pack_map
 from starburst.client.plan import current_options
@@ -289,12 +289,14 @@ class Session:
         await self._gatherer.flush()
         if wait:
             await self._wake()
-        return await collect_all(self._connection, wait=wait, timeout_s=timeout_s)
+        return await collect_all(
+            self._connection, wait=wait, timeout_s=timeout_s, look_after=self._pool.look_after
+        )
 
     async def _wake(self) -> None:
         """Bring the session back to life if it has work and nobody looks after it."""
         if await self._pool.is_open():
-            await self._pool.see_to_workers()
+            await self._pool.ensure_supervisor()
 
     async def _event(self, what: str, data: dict[str, Any]) -> None:
         connection = self._connection
