@@ -64,7 +64,7 @@ def _by_name(value: Any) -> bool:
     if isinstance(value, types.ModuleType):
         return sys.modules.get(value.__name__) is value
     if isinstance(value, types.BuiltinFunctionType):
-        return True
+        return isinstance(value.__self__, types.ModuleType)  # the methods of a list refer to the list
     if not isinstance(value, (type, types.FunctionType)):
         return False
     module = value.__module__

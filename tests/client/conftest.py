@@ -1,0 +1,153 @@
+"""Places for clients: a store and a data folder, warm for a whole module or fresh for one test."""
+
+import subprocess
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import psutil
+import pytest
+
+from helpers import eventually
+from starburst.client import pool as pools
+
+_TWO = ("folder", "s3")
+
+
+@dataclass
+class Place:
+    """Where a test's sessions live: the environment names it, for this process and for those that it starts."""
+
+    kind: str
+    url: str
+    data_dir: Path
+    started: list = field(default_factory=list)
+
+    def start(self, script, *args, cwd=None):
+        """Start a script in a process of its own, which is ended with the test if it does not end itself."""
+        process = subprocess.Popen(
+            [sys.executable, str(script), *map(str, args)],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            stdin=subprocess.DEVNULL,
+            text=True,
+            cwd=cwd or Path(script).parent,
+        )
+        self.started.append(process)
+        return process
+
+    def run(self, script, *args, cwd=None, timeout_s=60, code=0):
+        """Run a script to its end; what it printed."""
+        process = self.start(script, *args, cwd=cwd)
+        out, err = process.communicate(timeout=timeout_s)
+        assert process.returncode == code, f"exit code {process.returncode}\n{out}\n{err}"
+        self.last_stderr = err
+        return out
+
+    def processes(self):
+        """Worker and supervisor processes of this place that are alive."""
+        return processes_of(self.data_dir)
+
+
+def processes_of(folder):
+    found = []
+    for process in psutil.process_iter():
+        try:
+            if process.environ().get("STARBURST_DATA_DIR") == str(folder):
+                found.append(process)
+        except psutil.Error:  # another user's, or just gone
+            continue
+    return found
+
+
+@pytest.fixture(scope="module")
+def _warm_dirs(tmp_path_factory):
+    """Folders that a module's tests share; when it ends all pools are closed and nobody may be left."""
+    dirs = {kind: tmp_path_factory.mktemp(f"warm-{kind}") for kind in _TWO}
+    yield dirs
+    pools.close_all()
+    for folder in dirs.values():
+        eventually(lambda f=folder: not processes_of(f), what=f"the end of all processes of {folder}")
+
+
+def _set_place(monkeypatch, kind, url, data_dir):
+    monkeypatch.setenv("STARBURST_DATA_DIR", str(data_dir))
+    monkeypatch.setenv("STARBURST_STORE", url)
+    monkeypatch.setenv("STARBURST_WORKERS", "2")
+    monkeypatch.setenv("STARBURST_IDLE_TIMEOUT", "30")
+    return Place(kind, url, data_dir)
+
+
+@pytest.fixture(params=_TWO)
+def warm(request, _warm_dirs, monkeypatch, data_dir):
+    """A place on a folder store, then on S3, whose two workers stay warm from test to test of a module."""
+    kind = request.param
+    folder = _warm_dirs[kind]
+    url = (folder / "store").as_uri()
+    if kind == "s3":
+        for name, value in request.getfixturevalue("seaweed").environment().items():
+            monkeypatch.setenv(name, value)
+        url = f"s3://starburst-tests/{folder.name}"
+    return _set_place(monkeypatch, kind, url, folder)
+
+
+@pytest.fixture
+def warm_folder(_warm_dirs, monkeypatch, data_dir):
+    """As ``warm``, only on a folder store: for what does not depend on the store."""
+    folder = _warm_dirs["folder"]
+    return _set_place(monkeypatch, "folder", (folder / "store").as_uri(), folder)
+
+
+def _fresh(url, monkeypatch, data_dir, kind):
+    place = _set_place(monkeypatch, kind, url, data_dir)
+    monkeypatch.setenv("STARBURST_IDLE_TIMEOUT", "5")
+    monkeypatch.setenv("STARBURST_LEASE", "2")
+    yield place
+    _end_all(place)
+
+
+@pytest.fixture
+def fresh(store_url, monkeypatch, data_dir):
+    """A place of this test's own, on a folder store, then on S3; all its processes are ended with it."""
+    kind = "s3" if store_url.startswith("s3:") else "folder"
+    yield from _fresh(store_url, monkeypatch, data_dir, kind)
+
+
+@pytest.fixture
+def fresh_folder(folder_url, monkeypatch, data_dir):
+    """As ``fresh``, only on a folder store."""
+    yield from _fresh(folder_url, monkeypatch, data_dir, "folder")
+
+
+def _end_all(place):
+    for process in place.started:
+        if process.poll() is None:
+            process.kill()
+        process.communicate()
+    pools.close_all()
+    # What is left belongs to detached sessions and to scripts that were killed: found by this test's own folder.
+    left = place.processes()
+    for process in left:
+        try:
+            process.kill()
+        except psutil.NoSuchProcess:
+            continue
+    psutil.wait_procs(left, timeout=10)
+    assert not place.processes()
+
+
+@pytest.fixture
+def script(tmp_path):
+    """Writes a script; returns its path."""
+    folder = tmp_path / "scripts"
+    folder.mkdir()
+
+    def write(text, name="script.py"):
+        path = folder / name
+        path.write_text(text)
+        # A rewritten script must not meet the bytecode of the one before, within the same second.
+        for stale in folder.glob(f"__pycache__/{Path(name).stem}.*"):
+            stale.unlink()
+        return path
+
+    return write
