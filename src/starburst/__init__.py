@@ -9,6 +9,7 @@ Everything public is here and is loaded when it is first used, so that ``import 
 
 from __future__ import annotations
 
+import functools
 from typing import TYPE_CHECKING, Any
 
 from starburst._version import __version__
@@ -18,8 +19,9 @@ if TYPE_CHECKING:
     from starburst.client.listing import SessionSummary, list_sessions
     from starburst.client.mapping import imap, imap_unordered, starmap
     from starburst.client.mapping import map_ as map  # noqa: A004 - the name says what it does
+    from starburst.client.opening import attach, session
     from starburst.client.plan import plan
-    from starburst.client.session import Session, attach, session
+    from starburst.client.session import Session
     from starburst.client.status import SessionStatus
     from starburst.errors import (
         AccessDenied,
@@ -52,13 +54,13 @@ _CLIENT = {
     "Session": "session",
     "SessionStatus": "status",
     "SessionSummary": "listing",
-    "attach": "session",
+    "attach": "opening",
     "imap": "mapping",
     "imap_unordered": "mapping",
     "list_sessions": "listing",
     "map": "mapping",
     "plan": "plan",
-    "session": "session",
+    "session": "opening",
     "starmap": "mapping",
 }
 
@@ -103,7 +105,7 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    """Load a public name when it is first asked for, and give the client its display."""
+    """Load a public name when it is first asked for."""
     import importlib
 
     if name not in __all__:
@@ -111,14 +113,22 @@ def __getattr__(name: str) -> Any:
     if name == "Options":
         found: Any = importlib.import_module("starburst.options").Options
     elif name in _CLIENT:
-        progress = importlib.import_module("starburst.client.progress")
-        progress.set_renderer(importlib.import_module("starburst.ui.progress").open_sink)
+        _install_display()
         module = importlib.import_module(f"starburst.client.{_CLIENT[name]}")
         found = getattr(module, "map_" if name == "map" else name)
     else:
         found = getattr(importlib.import_module("starburst.errors"), name)
     globals()[name] = found
     return found
+
+
+@functools.cache
+def _install_display() -> None:
+    """Give the client its display, once: it does not know the layer above it."""
+    import importlib
+
+    display = importlib.import_module("starburst.ui.progress")
+    importlib.import_module("starburst.client.progress").set_renderer(display.open_sink)
 
 
 def __dir__() -> list[str]:

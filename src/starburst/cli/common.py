@@ -107,7 +107,7 @@ def command(
 
 
 def reach(session_id: str, store: str | None) -> Any:
-    """The session of that id; the import is here so that ``--help`` does not pay for it."""
-    import starburst
+    """The session of that id, not woken; the import is here so that ``--help`` does not pay for it."""
+    from starburst.client.opening import find
 
-    return starburst.attach(session_id, store=store)
+    return find(session_id, store)

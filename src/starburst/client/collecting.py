@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -66,8 +66,23 @@ class Collected:
         return self._found[seq, i][0].value if failure is None else failure
 
 
-async def collect_all(connection: Connection, *, wait: bool, timeout_s: float | None) -> Collected:
-    """Gather a session's outcomes; with ``wait``, until all are there, the time is up or the session has ended."""
+async def collect_all(
+    connection: Connection,
+    *,
+    wait: bool,
+    timeout_s: float | None,
+    wake: Callable[[], Awaitable[None]],
+    look_after: Callable[[], Awaitable[None]],
+) -> Collected:
+    """Gather a session's outcomes.
+
+    Args:
+        connection: The session.
+        wait: Go on until all are there, the time is up or the session has ended.
+        timeout_s: Seconds to wait at the most.
+        wake: Called before waiting: the session may sleep.
+        look_after: Called again and again while waiting: sees that somebody works.
+    """
     store, keys, clock = connection.store, connection.keys, connection.clock
     state = SessionState.of(connection.manifest)
     collector = Collector(store, keys, state, clock, news_s=connection.manifest.heartbeat_s / 2)
@@ -89,10 +104,12 @@ async def collect_all(connection: Connection, *, wait: bool, timeout_s: float | 
         found.total += watched.n_tasks
         if watched.missing:
             waiting.append(watched)
-    if wait:
+    if wait and waiting:
+        await wake()
         for watched in waiting:
             collector.watch(watched)
         while found.missing and found.error is None and not deadline.passed:
+            await look_after()
             await clock.sleep(min(store.poll.max_s, deadline.remaining_s()))
         await collector.close()
     return found

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import atexit
+import concurrent.futures.thread  # noqa: F401 - registers its own end first, so that ours comes before it
 import os
 import threading
 from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar
 
-__all__ = ["Engine", "engine"]
+__all__ = ["Engine", "at_exit", "engine"]
 
 T = TypeVar("T")
 
@@ -46,6 +48,14 @@ class Engine:
         """After a fork the thread is not there any more."""
         self._lock = threading.Lock()
         self._loop = None
+
+
+def at_exit(function: Callable[[], None]) -> None:
+    """Call a function when the program ends, while threads can still be started; the last one given comes first.
+
+    That is earlier than ``atexit``, whose functions find the standard library's thread pools closed.
+    """
+    getattr(threading, "_register_atexit", atexit.register)(function)
 
 
 engine = Engine()

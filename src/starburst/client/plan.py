@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Mapping
 from contextvars import ContextVar
 from types import TracebackType
@@ -12,7 +13,9 @@ from starburst.options import Options, check_names
 
 __all__ = ["Plan", "current_options", "plan", "store_url"]
 
-_planned: ContextVar[Mapping[str, Any]] = ContextVar("starburst_plan", default={})  # noqa: B039 - never changed
+_planned: ContextVar[Mapping[str, Any] | None] = ContextVar("starburst_plan", default=None)
+_main_plan: Mapping[str, Any] = {}
+"""The main thread's plan, which holds in threads that have none of their own."""
 
 
 class Plan:
@@ -32,7 +35,7 @@ class Plan:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        _planned.set(self._before)
+        _set(self._before)
 
     def __repr__(self) -> str:
         return f"Plan({self.options})"
@@ -51,11 +54,23 @@ def plan(**options: Any) -> Plan:
         OptionError: An option is unknown or wrong; nothing is changed.
     """
     check_names(options, Options.names())
-    before = _planned.get()
+    before = _current()
     merged = {**before, **options}
     checked = load_settings().options().merged(merged)
-    _planned.set(merged)
+    _set(merged)
     return Plan(before, checked)
+
+
+def _current() -> Mapping[str, Any]:
+    own = _planned.get()
+    return _main_plan if own is None else own
+
+
+def _set(options: Mapping[str, Any]) -> None:
+    global _main_plan  # noqa: PLW0603 - one plan per process, as users expect of a setter
+    _planned.set(options)
+    if threading.current_thread() is threading.main_thread():
+        _main_plan = options
 
 
 def current_options(changes: Mapping[str, Any]) -> Options:
@@ -67,7 +82,7 @@ def current_options(changes: Mapping[str, Any]) -> Options:
     """
     check_names(changes, Options.names())
     given = {name: value for name, value in changes.items() if value is not None}
-    return load_settings().options().merged({**_planned.get(), **given})
+    return load_settings().options().merged({**_current(), **given})
 
 
 def store_url(store: str | None) -> str:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import atexit
-import concurrent.futures.thread  # noqa: F401 - registers its own end first, so that ours comes before it
 import contextlib
 import os
 import sys
@@ -13,7 +11,7 @@ from collections.abc import Callable
 
 from starburst.client.collector import Collector, Watched, ended
 from starburst.client.connection import Connection, Kind
-from starburst.client.engine import engine
+from starburst.client.engine import at_exit, engine
 from starburst.client.packing import Packed
 from starburst.client.status import requests_of
 from starburst.client.withdraw import withdraw
@@ -24,6 +22,7 @@ from starburst.protocol.records import BatchHeader
 from starburst.protocol.sessions import append_event, delete_session, read_heartbeats
 from starburst.protocol.state import SessionState
 from starburst.store.base import RequestCounts
+from starburst.supervisor.leader import latest_term
 from starburst.supervisor.loop import Supervisor
 from starburst.supervisor.start import ensure_supervisor
 
@@ -65,6 +64,8 @@ class Pool:
         self._watched: dict[int, Watched] = {}
         self._background: set[asyncio.Task[None]] = set()
         self._has_supervisor = False
+        self._looked_at = float("-inf")
+        self._standing: tuple[int, str] | None = None
         self._stop = asyncio.Event()
         self._supervising: asyncio.Task[None] | None = None
 
@@ -140,15 +141,36 @@ class Pool:
         """There is work: have somebody look after the workers."""
         if self.detached:
             if not self._has_supervisor:
-                connection = self.connection
-                await ensure_supervisor(
-                    connection.store, connection.manifest, connection.provider, connection.store.url
-                )
-                self._has_supervisor = True
+                await self._ensure_supervisor()
             return
         if self._supervising is None or self._supervising.done():
             self._supervising = asyncio.ensure_future(self._supervise())
         self.supervisor.wake()
+
+    async def look_after(self, *, at_once: bool = False) -> None:
+        """Somebody waits for a detached session: bring back its supervisor if that has died.
+
+        Once in a lease it is looked whether its beat has changed, which costs two requests.
+
+        Args:
+            at_once: Start one unless it is certain that one is alive.
+        """
+        connection = self.connection
+        now = connection.clock.monotonic()
+        if not self.detached or (now - self._looked_at < connection.manifest.lease_s and not at_once):
+            return
+        before, self._looked_at = self._standing, now
+        standing = await latest_term(connection.store, connection.keys)
+        self._standing = None if standing is None else (standing.term, standing.version)
+        if at_once or standing is None or standing.resigned or self._standing == before:
+            await self._ensure_supervisor()
+
+    async def _ensure_supervisor(self) -> None:
+        connection = self.connection
+        await ensure_supervisor(
+            connection.store, connection.manifest, connection.provider, connection.store.url
+        )
+        self._has_supervisor = True
 
     async def cancel(self, *batches: int) -> None:
         """Run nothing more of some submissions."""
@@ -306,5 +328,4 @@ def close_all() -> None:
             engine.run(pool.close())
 
 
-# Before the interpreter ends its thread pools, which is earlier than ``atexit``: closing needs them.
-getattr(threading, "_register_atexit", atexit.register)(close_all)
+at_exit(close_all)

@@ -2,27 +2,26 @@
 
 from __future__ import annotations
 
+import contextlib
 import weakref
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Literal, TypeVar
 
 from starburst.client.collecting import Collected, collect_all
 from starburst.client.connection import Connection
-from starburst.client.engine import engine
+from starburst.client.engine import at_exit, engine
 from starburst.client.gatherer import Gatherer, TaskFuture
 from starburst.client.mapping import OnError, check_on_error
 from starburst.client.packing import Packed, check_callable, check_chunksize, columns_of, pack_map
-from starburst.client.plan import current_options
 from starburst.client.pool import Pool
 from starburst.client.status import SessionStatus, read_status, requests_of
-from starburst.errors import CollectTimeout, OptionError, SessionError
+from starburst.errors import CollectTimeout, SessionError, StarburstError
 from starburst.options import MAX_WORKERS, Options, parse_duration_s
-from starburst.protocol.keys import SESSIONS, split_session_url
 from starburst.protocol.payload import Calls, LargeObjects, SharedObject
 from starburst.protocol.sessions import append_event, delete_session, read_heartbeats
 from starburst.store.base import RequestCounts
 
-__all__ = ["Session", "Submission", "attach", "session"]
+__all__ = ["Session", "Submission"]
 
 R = TypeVar("R")
 _GRACE_S = 10.0
@@ -225,7 +224,7 @@ class Session:
         """
         Options(workers=workers, max_workers=max(MAX_WORKERS, self._options.max_workers))
         engine.run(self._event("scaled", {"workers": workers}))
-        engine.run(self._wake())
+        engine.run(self.wake())
 
     def cancel(self) -> None:
         """Run nothing more; workers stop. Results that are there stay."""
@@ -287,16 +286,18 @@ class Session:
 
     async def _collected(self, wait: bool, timeout_s: float | None) -> Collected:
         await self._gatherer.flush()
-        if wait:
-            await self._wake()
         return await collect_all(
-            self._connection, wait=wait, timeout_s=timeout_s, look_after=self._pool.look_after
+            self._connection,
+            wait=wait,
+            timeout_s=timeout_s,
+            wake=self.wake,
+            look_after=self._pool.look_after,
         )
 
-    async def _wake(self) -> None:
+    async def wake(self) -> None:
         """Bring the session back to life if it has work and nobody looks after it."""
         if await self._pool.is_open():
-            await self._pool.ensure_supervisor()
+            await self._pool.look_after(at_once=True)
 
     async def _event(self, what: str, data: dict[str, Any]) -> None:
         connection = self._connection
@@ -308,7 +309,7 @@ class Session:
         if state.ended == "cancelled":
             await self._pool.check_open()
         await self._event("extended", {"deadline_at": max(state.deadline_at, now) + more_s})
-        await self._wake()
+        await self.wake()
 
     async def _cleanup(self, *, stop_workers: bool, force: bool) -> None:
         connection = self._connection
@@ -327,52 +328,11 @@ class Session:
 _open_sessions: weakref.WeakSet[Session] = weakref.WeakSet()
 
 
-def flush_sessions() -> None:
+def _flush_sessions() -> None:
     """Before the process ends: what was submitted must be in the store."""
     for open_session in list(_open_sessions):
-        engine.run(open_session.flush())
+        with contextlib.suppress(StarburstError):
+            engine.run(open_session.flush())
 
 
-def session(**options: Any) -> Session:
-    """Make a detached session: its workers and its supervisor go on when this process ends.
-
-        session = starburst.session(workers=50, absolute_timeout="12h")
-        session.map(align, samples)
-        print(session.session_id)
-
-    Args:
-        **options: Any of :class:`starburst.Options`.
-
-    Returns:
-        The session; workers start with the first submission.
-
-    Raises:
-        OptionError: An option is unknown or wrong; nothing was made.
-        InvalidStoreURL: The store cannot be opened or written.
-    """
-    chosen = current_options(options)
-    return Session(engine.run(Connection.create(chosen, "session")), chosen)
-
-
-def attach(session_id: str, store: str | None = None) -> Session:
-    """Find a session again, from any process or machine that reaches its store.
-
-    If it has work left, and its workers or supervisor are gone, it is brought back to life.
-
-    Args:
-        session_id: Its id, or its URL.
-        store: The store's URL; None means the planned or configured one.
-
-    Raises:
-        OptionError: The id is not text.
-        SessionNotFound: It is not in that store; the message lists ids that look like it.
-    """
-    if not isinstance(session_id, str):
-        raise OptionError(f"{session_id!r} is not a session id", hint="`starburst sessions` lists them")
-    if f"/{SESSIONS}" in session_id:
-        store, session_id = split_session_url(session_id)
-    found = Session(engine.run(Connection.open(session_id, store)), current_options({}))
-    status = found.status()
-    if status.state == "open" and status.pending + status.running:
-        engine.run(found._pool.see_to_workers())  # noqa: SLF001 - the same module
-    return found
+at_exit(_flush_sessions)

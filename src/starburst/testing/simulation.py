@@ -68,6 +68,7 @@ class SimulatedRunner:
         self._functions: dict[str, Callable[..., Any]] = {}
         self._job = -1
         self._end = 0
+        self._answering = 0
         self._current = (-1, 0.0)
         self._killed = ""
         self._sleeping: asyncio.Future[None] | None = None
@@ -85,7 +86,7 @@ class SimulatedRunner:
             if finished.count and self._clock.monotonic() + act.duration_s - reported_at > self._report_s:
                 finished, reported = Run(), finished
                 reported_at = self._clock.monotonic()
-                await self._agent_clock.sleep(0)
+                await self._in_turn()
                 on_run(reported)
             await self._spend(act.duration_s)
             if act.crash is not None:
@@ -97,7 +98,7 @@ class SimulatedRunner:
             task += 1
         task, _ = self._current
         self._job = -1
-        await self._agent_clock.sleep(0)
+        await self._in_turn()
         if self._killed:
             return Crash(task, self._killed, "")
         self._current = (-1, 0.0)
@@ -116,7 +117,11 @@ class SimulatedRunner:
         if job == self._job and not self._killed:
             self._end = max(min(end, self._end), min(self._current[0] + 1, self._end))
             answer = self._end
-        await self._agent_clock.sleep(self._hop_s)
+        self._answering += 1
+        try:
+            await self._agent_clock.sleep(self._hop_s)
+        finally:
+            self._answering -= 1
         return answer
 
     def current(self) -> tuple[int, float]:
@@ -136,6 +141,12 @@ class SimulatedRunner:
     async def close(self) -> None:
         """See :class:`~starburst.worker.runner_process.RunnerPort`."""
         self.kill("closed")
+
+    async def _in_turn(self) -> None:
+        """Wait until the agent has heard all that was said before, as on a socket."""
+        await self._agent_clock.sleep(0)
+        while self._answering:
+            await self._agent_clock.sleep(self._hop_s)
 
     async def _spend(self, seconds: float) -> None:
         """Let time pass, until the end of it or of this runner."""
