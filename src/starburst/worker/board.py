@@ -78,6 +78,7 @@ class Held:
         fenced: Whether every earlier holder is shut out (there was none, or we have won a flush).
         ok: Tasks with a value before ``position``.
         failed: Tasks without one before ``position``.
+        frame: The arguments, once they are fetched.
     """
 
     batch: Batch
@@ -88,6 +89,7 @@ class Held:
     fenced: bool
     ok: int = 0
     failed: int = 0
+    frame: Buffer | None = None
 
     @property
     def attempt(self) -> int:
@@ -209,17 +211,21 @@ class Board:
         if done:
             held.batch.done.add(held.chunk.first)
 
-    async def frame(self, batch: Batch, i: int) -> Buffer:
-        """The arguments of chunk ``i`` of a submission.
+    async def fetch(self, held: Held) -> Buffer:
+        """The frame with the chunk's arguments, fetched unless it is there.
 
         Raises:
             CorruptObject: They are damaged.
         """
-        if isinstance(batch.source, Pack):
-            return batch.source.frame(i)
-        info = batch.source.frames[i]
-        stored = await self._store.get_range(batch.source.key, info.offset, info.stored_bytes)
-        return batch.source.frame(i, stored)
+        if held.frame is None:
+            source, i = held.batch.source, held.batch.frame_of(held.chunk.first)[0]
+            if isinstance(source, Pack):
+                held.frame = source.frame(i)
+            else:
+                info = source.frames[i]
+                stored = await self._store.get_range(source.key, info.offset, info.stored_bytes)
+                held.frame = source.frame(i, stored)
+        return held.frame
 
     async def append(self, held: Held, record: Claim) -> bool:
         """Write the next record of a chunk's claim log; False if somebody else took the chunk over."""
@@ -257,6 +263,8 @@ class Board:
             batch.done.add(mark.chunk.first)
             done += mark.ok + mark.failed
         batch.complete = done >= batch.header.n_tasks
+        if batch.complete:
+            self.batches.pop(batch.seq, None)
         latest: dict[int, int] = {}
         if not batch.complete:
             for info in await self._store.list(self._keys.claims(batch.seq)):

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from typing import Protocol
 
-from starburst.errors import StarburstError
+from starburst.errors import CorruptObject, StarburstError
 from starburst.protocol.chunking import split_evenly
 from starburst.protocol.pack import decode_pack
 from starburst.protocol.records import Failure, Manifest
@@ -164,9 +165,9 @@ class Slot:
         agent, held = self._agent, holding.held
         header = held.batch.header
         self._shared_at = agent.clock.monotonic()
-        i, first, count = held.batch.frame_of(held.chunk.first)
+        _, first, count = held.batch.frame_of(held.chunk.first)
         try:
-            frame = await agent.board.frame(held.batch, i)
+            frame = await agent.board.fetch(held)
             await self._give_function(header.function)
         except StarburstError as error:
             while not holding.done:
@@ -257,8 +258,11 @@ class Slot:
         self._known.add(sha256)
 
     async def _prefetch(self) -> None:
-        """Claim the next chunk while the present one runs."""
-        self._next = await self._agent.next_held(fresh_only=True)
+        """Claim the next chunk, and fetch its arguments, while the present one runs."""
+        held = self._next = await self._agent.next_held(fresh_only=True)
+        if held is not None:
+            with contextlib.suppress(CorruptObject):  # it is met again, and told, when the chunk's turn comes
+                await self._agent.board.fetch(held)
 
     async def _single_out(self, holding: Holding) -> None:
         """The chunk has cost too many workers: each of its tasks becomes a chunk of its own, one after another lost.
