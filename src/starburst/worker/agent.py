@@ -23,6 +23,7 @@ from starburst.protocol.sessions import EventLog, append_event
 from starburst.protocol.state import SessionState
 from starburst.store.base import Store
 from starburst.worker.board import Board, Held
+from starburst.worker.gate import Gate
 from starburst.worker.heartbeat import Pulse, Usage
 from starburst.worker.objects_cache import ObjectCache
 from starburst.worker.runner_process import RunnerLauncher, RunnerPort
@@ -86,6 +87,7 @@ class Agent:
         self.state = SessionState.of(manifest)
         self.flush_s = max(0.25, 2 * store.poll.max_s)
         self.stopping = ""
+        self.gate = Gate()
         memory = options.memory_bytes
         self.runner_memory_bytes = None if memory is None else memory // options.slots
         self.board = Board(
@@ -155,6 +157,12 @@ class Agent:
             OSError: It does not start.
         """
         return await self._launch_runner(self._cache.locate)
+
+    async def settle(self) -> None:
+        """Wait until the last writes of all chunks that are not worked on any more are done."""
+        writes = [write for slot in self._slots for write in slot.closing]
+        if writes:
+            await asyncio.wait(writes)
 
     async def next_held(self, *, fresh_only: bool = False) -> Held | None:
         """A chunk to work on, or None if there is none just now.

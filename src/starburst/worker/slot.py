@@ -14,6 +14,7 @@ from starburst.protocol.records import Failure, Manifest
 from starburst.protocol.results import Run
 from starburst.protocol.state import SessionState
 from starburst.worker.board import Held
+from starburst.worker.gate import Gate
 from starburst.worker.heartbeat import Pulse
 from starburst.worker.holding import Holding, Office
 from starburst.worker.ipc import Job
@@ -37,6 +38,7 @@ class Foreman(Office, Protocol):
     pulse: Pulse
     stopping: str
     flush_s: float
+    gate: Gate
     runner_memory_bytes: int | None
 
     async def next_held(self, *, fresh_only: bool = False) -> Held | None:
@@ -53,6 +55,10 @@ class Foreman(Office, Protocol):
 
     async def new_runner(self) -> RunnerPort:
         """Start a runner."""
+        ...
+
+    async def settle(self) -> None:
+        """Wait until the last writes of all chunks that are not worked on any more are done."""
         ...
 
 
@@ -75,7 +81,7 @@ class Slot:
         self._shared_at = 0.0
         self._crashes: dict[int, int] = {}
         self._verdict: tuple[int, Failure] | None = None
-        self._closing: list[asyncio.Task[None]] = []
+        self.closing: list[asyncio.Task[None]] = []
         self._sharing: asyncio.Task[None] | None = None
 
     async def run(self) -> None:
@@ -144,21 +150,31 @@ class Slot:
         self.holding = holding
         self._crashes.clear()
         self._verdict = None
-        if holding.held.attempt > self._agent.manifest.max_attempts:
-            await self._single_out(holding)
-        else:
-            await self._work(holding)
+        attempt, last = holding.held.attempt, self._agent.manifest.max_attempts
+        # A chunk that has cost workers may cost this one: nothing else must be lost with it.
+        suspect = attempt > 1
+        if suspect:
+            await self._settle(0)
+        async with self._agent.gate.enter(alone=suspect and attempt >= last):
+            if attempt >= last:
+                await self._agent.settle()
+            if attempt > last:
+                await self._single_out(holding)
+            else:
+                await self._work(holding)
+            if suspect:
+                await holding.flush_all()
         self.holding = None
         await self._settle(_MAX_CLOSING)
-        self._closing.append(asyncio.ensure_future(holding.close()))
+        self.closing.append(asyncio.ensure_future(holding.close()))
         if self._next is not None and self._agent.stopping:
             waiting, self._next = self._next, None
             await Holding(self._agent, waiting).close()
 
     async def _settle(self, at_most: int) -> None:
         """Wait until at most so many chunks wait for their last writes; errors of those come up here."""
-        while len(self._closing) > at_most or (self._closing and self._closing[0].done()):
-            await self._closing.pop(0)
+        while len(self.closing) > at_most or (self.closing and self.closing[0].done()):
+            await self.closing.pop(0)
 
     async def _work(self, holding: Holding, *, until: int | None = None) -> None:
         """Run the chunk's tasks, or those before ``until``, past every crash of the runner."""
@@ -173,7 +189,7 @@ class Slot:
             while not holding.done:
                 self._fail(holding, Failure(kind="load", message=str(error), type_name=type(error).__name__))
             return
-        prefetch = asyncio.ensure_future(self._prefetch())
+        prefetch = asyncio.ensure_future(self._prefetch(held))
         while holding.position < (until or held.end) and not self._is_over(holding):
             self._job += 1
             job = Job(
@@ -257,8 +273,10 @@ class Slot:
         await self._runner.give_function(sha256, pack.frame(0))
         self._known.add(sha256)
 
-    async def _prefetch(self) -> None:
-        """Claim the next chunk, and fetch its arguments, while the present one runs."""
+    async def _prefetch(self, present: Held) -> None:
+        """Claim the next chunk, and fetch its arguments, while the present one runs, unless that is suspect."""
+        if present.attempt > 1:
+            return
         held = self._next = await self._agent.next_held(fresh_only=True)
         if held is not None:
             with contextlib.suppress(CorruptObject):  # it is met again, and told, when the chunk's turn comes
