@@ -2,7 +2,7 @@
 # Whatever is installed goes into .venv; a second run finds its stamps there and starts at once.
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check pytest bench pins clean
+.PHONY: help setup demo test check pytest simulate bench pins clean
 .DELETE_ON_ERROR:
 
 VENV := .venv
@@ -14,9 +14,10 @@ PIP := $(BIN)/python -m pip -qq --disable-pip-version-check --no-input
 PYTEST_ARGS ?=
 BENCH_ARGS ?=
 DEMO_ARGS ?=
+SEEDS ?= 5000
 
 help: ## show these targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-7s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' Makefile
 
 setup: $(STAMPS)/package $(STAMPS)/demo $(STAMPS)/test $(STAMPS)/check ## install starburst and all that tests need
 
@@ -33,6 +34,9 @@ check: $(STAMPS)/package $(STAMPS)/test $(STAMPS)/check ## lint, format, types, 
 
 pytest: $(STAMPS)/package $(STAMPS)/test | check
 	$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+simulate: $(STAMPS)/package $(STAMPS)/test ## whole sessions in virtual time, under faults (SEEDS=5000)
+	@$(BIN)/python tests/simulation --seeds $(SEEDS)
 
 bench: $(STAMPS)/package $(STAMPS)/bench ## measure starburst beside its rivals (BENCH_ARGS="--only noop --repeat 3")
 	@$(BIN)/python -m bench $(BENCH_ARGS)
