@@ -162,13 +162,14 @@ class Pool:
         before, self._looked_at = self._standing, now
         standing = await latest_term(connection.store, connection.keys)
         self._standing = None if standing is None else (standing.term, standing.version)
-        if at_once or standing is None or standing.resigned or self._standing == before:
-            await self._ensure_supervisor()
+        silent = not at_once and self._standing == before
+        if at_once or silent or standing is None or standing.resigned:
+            await self._ensure_supervisor(silent=silent)
 
-    async def _ensure_supervisor(self) -> None:
+    async def _ensure_supervisor(self, *, silent: bool = False) -> None:
         connection = self.connection
         await ensure_supervisor(
-            connection.store, connection.manifest, connection.provider, connection.store.url
+            connection.store, connection.manifest, connection.provider, connection.store.url, silent=silent
         )
         self._has_supervisor = True
 

@@ -18,6 +18,7 @@ async def ensure_supervisor(
     provider: Provider,
     root_url: str,
     *,
+    silent: bool = False,
     me: Identity | None = None,
 ) -> ProviderStatus | None:
     """Start a detached supervisor, unless one is known to be alive on this machine.
@@ -29,6 +30,7 @@ async def ensure_supervisor(
         manifest: Its manifest.
         provider: Who starts it.
         root_url: The store's URL, as the supervisor is to open it.
+        silent: Its beat has not changed for a lease: it may be frozen, so that its process is there proves nothing.
         me: Who asks; by default this process on this machine.
 
     Returns:
@@ -42,7 +44,7 @@ async def ensure_supervisor(
     standing = await latest_term(store, Keys(manifest.session_id))
     if standing is not None and not standing.resigned and standing.leader is not None:
         leader = standing.leader
-        if leader.detached and leader.host == me.host and me.is_alive(leader.pid, leader.at):
+        if not silent and leader.detached and leader.host == me.host and me.is_alive(leader.pid, leader.at):
             return None
     cwd, python = launch_place(manifest, me.host)
     return await provider.launch_supervisor(
