@@ -93,6 +93,10 @@ class Crew:
         """Tasks of finished chunks."""
         return sum(mark.ok + mark.failed for mark in asyncio.run(read_done(self.store, self.keys)))
 
+    def claimed(self):
+        """Chunks that have a claim."""
+        return len({key.rsplit("/", 1)[0] for key in self.list(f"{self.keys.prefix}claims/")})
+
     def flushed(self):
         """Result objects."""
         return self.list(f"{self.keys.prefix}results/")
