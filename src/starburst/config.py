@@ -54,7 +54,7 @@ class Settings:
     cpu: float | None = _DEFAULTS.cpu
     """vCPUs of a worker (cloud)."""
     memory: str | float | None = _DEFAULTS.memory
-    """Memory of a worker (cloud): "8GB", "512MB" or a number of GB."""
+    """Memory that the tasks of one worker may hold together: "8GB", "512MB" or a number of GB."""
     region: str | None = None
     """AWS region."""
     profile: str | None = None

@@ -36,9 +36,9 @@ class Options:
     store: str | None = None
     """URL of the store; None means the configured one, or a folder in the user's data directory."""
     cpu: float | None = None
-    """vCPUs of a worker (cloud providers)."""
+    """vCPUs of a worker (cloud providers; without effect on this machine)."""
     memory: str | float | None = None
-    """Memory of a worker, as "8GB", "512MB" or a number of GB (cloud providers)."""
+    """Memory that the tasks of one worker may hold together, as "8GB", "512MB" or a number of GB."""
     region: str | None = None
     """AWS region; None means the configured one."""
     timeout: float | str | None = None

@@ -6,7 +6,8 @@ import sys
 
 import pytest
 
-from starburst.errors import InvalidStoreURL
+from starburst.config import set_value
+from starburst.errors import AccessDenied, InvalidStoreURL
 from starburst.store import open_store
 
 
@@ -101,3 +102,9 @@ def test_s3_with_keys_in_the_environment_loads_no_boto3(s3_url):
         [sys.executable, "-c", program, s3_url], capture_output=True, text=True, check=True, timeout=60
     )
     assert done.stdout.strip() == "[]"
+
+
+def test_profile_of_the_settings_is_used():
+    set_value("profile", "nobody-has-this")
+    with pytest.raises(AccessDenied, match="nobody-has-this"):
+        open_store("s3://bucket")

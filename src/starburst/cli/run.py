@@ -49,7 +49,7 @@ def run(
     ] = None,
     cpu: Annotated[float | None, typer.Option(help="vCPUs of a worker (cloud).")] = None,
     memory: Annotated[
-        str | None, typer.Option(metavar="SIZE", help='Memory of a worker (cloud): "8GB".')
+        str | None, typer.Option(metavar="SIZE", help='What the tasks of a worker may hold together: "8GB".')
     ] = None,
     region: Annotated[str | None, typer.Option(help="AWS region.")] = None,
     timeout: Annotated[str | None, typer.Option(metavar="TIME", help='Of one task: "30", "10m".')] = None,

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import unquote, urlsplit
 
 from starburst.clock import Clock, SystemClock
+from starburst.config import load_settings
 from starburst.errors import InvalidStoreURL
 from starburst.store.folder import FolderStore
 from starburst.store.memory import MemoryStore
@@ -28,8 +29,8 @@ def open_store(
     Args:
         url: ``file:///path`` (the folder is made), ``memory://name`` or ``s3://bucket[/prefix]``.
         clock: What retries wait on; the machine's clock if None.
-        profile: For S3, the AWS profile whose credentials are used.
-        region: For S3, the bucket's region, if the environment and the profile do not tell it.
+        profile: For S3, the AWS profile whose credentials are used; the one in the settings if None.
+        region: For S3, the bucket's region; the one in the settings, the environment or the profile if None.
 
     Raises:
         InvalidStoreURL: The address is malformed or of an unknown kind, or its folder cannot be written.
@@ -49,7 +50,13 @@ def open_store(
     if scheme == "s3":
         from starburst.store.s3_open import open_s3  # obstore is loaded for S3 only
 
-        return open_s3(url, clock=clock or SystemClock(), profile=profile, region=region)
+        settings = load_settings()
+        return open_s3(
+            url,
+            clock=clock or SystemClock(),
+            profile=profile or settings.profile,
+            region=region or settings.region,
+        )
     raise InvalidStoreURL(f"{url!r} is of an unknown kind: {scheme}://", hint=_KINDS)
 
 
