@@ -224,7 +224,7 @@ class Session:
         """
         Options(workers=workers, max_workers=max(MAX_WORKERS, self._options.max_workers))
         engine.run(self._event("scaled", {"workers": workers}))
-        engine.run(self.wake())
+        engine.run(self._wake())
 
     def cancel(self) -> None:
         """Run nothing more; workers stop. Results that are there stay."""
@@ -294,7 +294,7 @@ class Session:
             look_after=self._pool.look_after,
         )
 
-    async def wake(self) -> None:
+    async def _wake(self) -> None:
         """Bring the session back to life if it has work and nobody looks after it."""
         if await self._pool.is_open():
             await self._pool.look_after(at_once=True)
@@ -309,7 +309,7 @@ class Session:
         if state.ended == "cancelled":
             await self._pool.check_open()
         await self._event("extended", {"deadline_at": max(state.deadline_at, now) + more_s})
-        await self.wake()
+        await self._wake()
 
     async def _cleanup(self, *, stop_workers: bool, force: bool) -> None:
         connection = self._connection
@@ -320,7 +320,7 @@ class Session:
             await delete_session(connection.store, connection.keys)
             await connection.provider.forget(self.session_id)
 
-    async def flush(self) -> None:
+    async def _flush(self) -> None:
         """Write what :meth:`submit` has gathered."""
         await self._gatherer.flush()
 
@@ -332,7 +332,7 @@ def _flush_sessions() -> None:
     """Before the process ends: what was submitted must be in the store."""
     for open_session in list(_open_sessions):
         with contextlib.suppress(StarburstError):
-            engine.run(open_session.flush())
+            engine.run(open_session._flush())  # noqa: SLF001 - the same module
 
 
 at_exit(_flush_sessions)
