@@ -53,7 +53,7 @@ def attach(session_id: str, store: str | None = None) -> Session:
     found = find(session_id, store)
     status = found.status()
     if status.state == "open" and status.pending + status.running:
-        engine.run(found.wake())
+        engine.run(found._wake())  # noqa: SLF001 - a part of the session, and no business of its users
     return found
 
 

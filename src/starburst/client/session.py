@@ -290,7 +290,7 @@ class Session:
             self._connection,
             wait=wait,
             timeout_s=timeout_s,
-            wake=self.wake,
+            wake=self._wake,
             look_after=self._pool.look_after,
         )
 
