@@ -136,6 +136,17 @@ class Call:
                 )
             self.show()
 
+    def wait_for_all(self, on_error: str) -> None:
+        """Wait for every item; with "raise", until one has failed.
+
+        Raises:
+            TaskError: The first failed item's, with "raise".
+            StarburstError: The rest will not come.
+        """
+        self.wait_for(self.total, stop_at_failure=on_error == "raise")
+        if on_error == "raise" and (failure := self.first_failure()) is not None:
+            raise failure from failure.__cause__
+
     def show(self) -> None:
         """Tell the display, at most some times a second."""
         now = time.monotonic()

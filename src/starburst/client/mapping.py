@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -22,7 +23,7 @@ from starburst.client.packing import (
 from starburst.client.plan import current_options
 from starburst.client.pool import Pool, discard, open_pool
 from starburst.client.progress import ProgressSink, open_sink
-from starburst.errors import OptionError
+from starburst.errors import OptionError, TaskError
 from starburst.options import Options
 
 __all__ = ["check_on_error", "imap", "imap_unordered", "map_", "starmap", "submit"]
@@ -200,23 +201,31 @@ def _run(packed: Packed, options: Options, *, on_error: OnError, progress: bool)
     tell_where(sink, options)
     call = Call(pool, packed.title, packed.n_tasks, sink)
     part = Slice(range(packed.n_tasks))
-    in_order = False
-    try:
+    with attended(call):
         submit(call, part, packed, options)
-        call.wait_for(packed.n_tasks, stop_at_failure=on_error == "raise")
-        if on_error == "raise" and (failure := call.first_failure()) is not None:
-            if call.done < packed.n_tasks:
+        try:
+            call.wait_for_all(on_error)
+        except TaskError:
+            if call.done < call.total:
                 engine.run(pool.cancel(part.seq))
-            raise failure from failure.__cause__
-        in_order = True
-    except KeyboardInterrupt:
-        interrupted(call)
-        raise
-    finally:
-        call.finish(in_order=in_order)
+            raise
     results = gather(call, range(packed.n_tasks), on_error)
     engine.call_soon(pool.delivered, part.seq)
     return results
+
+
+@contextlib.contextmanager
+def attended(call: Call) -> Iterator[None]:
+    """See to a call's display, and to Ctrl-C."""
+    in_order = False
+    try:
+        yield
+        in_order = True
+    except KeyboardInterrupt:
+        _interrupted(call)
+        raise
+    finally:
+        call.finish(in_order=in_order)
 
 
 def gather(call: Call, places: Iterable[int], on_error: OnError) -> list[Any]:
@@ -241,7 +250,7 @@ def submit(call: Call, part: Slice, packed: Packed, options: Options) -> None:
     part.seq = engine.run(pool.submit(packed, header, call.taker(part), call.give_up))
 
 
-def interrupted(call: Call) -> None:
+def _interrupted(call: Call) -> None:
     """Ctrl-C: workers stop, results stay, and the user is told where."""
     discard(call.pool)
     engine.run(call.pool.stop_workers())
@@ -296,38 +305,32 @@ def _stream(
     call = Call(pool, title_of(fn), 0, sink)
     parts: list[Slice] = []
     taken = 0
-    in_order = False
-    try:
-        while block or taken < call.total:
-            while block and call.total - taken < 2 * size:
-                packed = packed or pack_star(fn, block, lanes=lanes, chunksize=None)
-                part = Slice(range(call.total, call.total + len(block)))
-                parts.append(part)
-                call.total += len(block)
-                submit(call, part, packed, options)
-                packed = None
-                block = list(itertools.islice(rows, size))
-            place = _next_place(call, taken, ordered=ordered)
-            taken += 1
-            if taken == grow_at:
-                size = min(_MAX_BLOCK, size * 2)
-                grow_at += size
-            failed = call.outcomes[place][0].failure is not None
-            value = call.value(place)
-            if failed and on_error == "raise":
-                raise value from value.__cause__
-            if not (failed and on_error == "skip"):
-                yield value
-        in_order = True
-    except KeyboardInterrupt:
-        interrupted(call)
-        raise
-    finally:
-        if call.done < call.total and call.error is None and pool.usable:
-            engine.run(pool.cancel(*(part.seq for part in parts if part.seq)))
-        elif in_order:
+    with attended(call):
+        try:
+            while block or taken < call.total:
+                while block and call.total - taken < 2 * size:
+                    packed = packed or pack_star(fn, block, lanes=lanes, chunksize=None)
+                    part = Slice(range(call.total, call.total + len(block)))
+                    parts.append(part)
+                    call.total += len(block)
+                    submit(call, part, packed, options)
+                    packed = None
+                    block = list(itertools.islice(rows, size))
+                place = _next_place(call, taken, ordered=ordered)
+                taken += 1
+                if taken == grow_at:
+                    size = min(_MAX_BLOCK, size * 2)
+                    grow_at += size
+                failed = call.outcomes[place][0].failure is not None
+                value = call.value(place)
+                if failed and on_error == "raise":
+                    raise value from value.__cause__
+                if not (failed and on_error == "skip"):
+                    yield value
             engine.call_soon(pool.delivered, *(part.seq for part in parts))
-        call.finish(in_order=in_order)
+        finally:
+            if call.done < call.total and call.error is None and pool.usable:
+                engine.run(pool.cancel(*(part.seq for part in parts if part.seq)))
 
 
 def _next_place(call: Call, taken: int, *, ordered: bool) -> int:

@@ -23,7 +23,7 @@ import xxhash
 from starburst.client.call import Call, Slice
 from starburst.client.collector import Run, Watched
 from starburst.client.engine import engine
-from starburst.client.mapping import OnError, gather, interrupted, tell_where
+from starburst.client.mapping import OnError, attended, gather, tell_where
 from starburst.client.packing import Packed, check_chunksize, pack_map, title_of
 from starburst.client.pool import Pool, reopen_pool
 from starburst.client.progress import open_sink
@@ -100,8 +100,7 @@ def run_named(
     sink = open_sink(progress=progress)
     tell_where(sink, options)
     call = Call(pool, title_of(fn), n_tasks, sink)
-    in_order = False
-    try:
+    with attended(call):
         todo, changed = engine.run(_bring_known(call, named))
         if changed:
             warnings.warn(  # at the line of the user's call
@@ -118,15 +117,7 @@ def run_named(
             packed = pack_map(fn, part, lanes=options.workers * options.slots, chunksize=chunksize)
             packed.extra_frames.append(b"".join(named.names[i] for i in todo))
             engine.run(_submit(call, packed, todo, named.code, options))
-        call.wait_for(n_tasks, stop_at_failure=on_error == "raise")
-        if on_error == "raise" and (failure := call.first_failure()) is not None:
-            raise failure from failure.__cause__
-        in_order = True
-    except KeyboardInterrupt:
-        interrupted(call)
-        raise
-    finally:
-        call.finish(in_order=in_order)
+        call.wait_for_all(on_error)
     return gather(call, range(n_tasks), on_error)
 
 
