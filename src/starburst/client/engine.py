@@ -5,22 +5,26 @@ from __future__ import annotations
 import asyncio
 import atexit
 import concurrent.futures.thread  # noqa: F401 - registers its own end first, so that ours comes before it
+import logging
 import os
+import queue
 import threading
 from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar
 
 __all__ = ["Engine", "at_exit", "engine"]
 
+log = logging.getLogger(__name__)
 T = TypeVar("T")
 
 
 class Engine:
-    """The thread and its loop; started when it is first needed."""
+    """The thread and its loop, and a second one that calls users' code; started when they are first needed."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._loop: asyncio.AbstractEventLoop | None = None
+        self._deliveries: queue.SimpleQueue[Callable[[], Any]] | None = None
 
     @property
     def loop(self) -> asyncio.AbstractEventLoop:
@@ -44,10 +48,32 @@ class Engine:
         """Have a function called there, soon."""
         self.loop.call_soon_threadsafe(function, *args)
 
+    def deliver(self, function: Callable[..., Any], *args: Any) -> None:
+        """Have a function called in the second thread, one after another.
+
+        What may run users' code (callbacks of futures) goes this way: it may wait for the loop.
+        """
+        with self._lock:
+            if self._deliveries is None:
+                self._deliveries = queue.SimpleQueue()
+                threading.Thread(
+                    target=_serve, args=(self._deliveries,), name="starburst-callbacks", daemon=True
+                ).start()
+        self._deliveries.put(lambda: function(*args))
+
     def forget(self) -> None:
-        """After a fork the thread is not there any more."""
+        """After a fork the threads are not there any more."""
         self._lock = threading.Lock()
         self._loop = None
+        self._deliveries = None
+
+
+def _serve(deliveries: queue.SimpleQueue[Callable[[], Any]]) -> None:
+    while True:
+        try:
+            deliveries.get()()
+        except Exception:
+            log.exception("a result could not be handed over")
 
 
 def at_exit(function: Callable[[], None]) -> None:

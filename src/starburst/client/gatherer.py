@@ -41,12 +41,24 @@ class TaskFuture(concurrent.futures.Future[R]):
         super().__init__()
         self.task_id: str | None = None
         self._withdraw: Callable[[TaskFuture[R]], bool] | None = None
+        self._telling = threading.Lock()
+        self._told = False
 
     def cancel(self) -> bool:
         """Cancel the task if no worker has claimed it; True only if it is certain that it will not run."""
         if not self.done() and self._withdraw is not None and not self._withdraw(self):
+            return self.cancelled()
+        return self.become_cancelled()
+
+    def become_cancelled(self) -> bool:
+        """It is certain that the task does not run: say so, once, to those that wait for it."""
+        if not super().cancel():
             return False
-        return super().cancel()
+        with self._telling:
+            first, self._told = not self._told, True
+        if first:
+            self.set_running_or_notify_cancel()
+        return True
 
 
 @dataclass(slots=True)
@@ -121,10 +133,8 @@ class Gatherer:
             waiting = [future for group in self._groups for future in group.futures]
             self._groups.clear()
             self.pending.difference_update(waiting)
-        for future in waiting:
-            concurrent.futures.Future.cancel(future)
-            future.set_running_or_notify_cancel()
-        engine.run(self._withdraw_all())
+        for future in (*waiting, *engine.run(self._withdraw_all())):
+            future.become_cancelled()
 
     async def flush(self) -> None:
         """Write what was gathered."""
@@ -174,12 +184,17 @@ class Gatherer:
                     self._chunks[future] = chunk
 
     def _take(self, futures: list[TaskFuture[Any]], run: Run) -> None:
+        engine.deliver(self._resolve, futures, run)
+
+    def _resolve(self, futures: list[TaskFuture[Any]], run: Run) -> None:
+        """Give futures their results; their callbacks run here."""
         for i, outcome in enumerate(run.outcomes, run.first):
             future = futures[i]
-            self._forget(future)
-            if future.done() or not future.set_running_or_notify_cancel():
-                continue
-            if outcome.failure is None:
+            if outcome.failure is not None and outcome.failure.kind == "cancelled":
+                future.become_cancelled()
+            elif future.done() or not future.set_running_or_notify_cancel():
+                pass
+            elif outcome.failure is None:
                 future.set_result(outcome.value)
             else:
                 future.set_exception(
@@ -191,12 +206,16 @@ class Gatherer:
                         worker=run.worker,
                     )
                 )
+            self._forget(future)
 
     def _fail(self, futures: list[TaskFuture[Any]], error: BaseException) -> None:
+        engine.deliver(self._fail_now, futures, error)
+
+    def _fail_now(self, futures: list[TaskFuture[Any]], error: BaseException) -> None:
         for future in futures:
-            self._forget(future)
             if not future.done() and future.set_running_or_notify_cancel():
                 future.set_exception(error)
+            self._forget(future)
 
     def _forget(self, future: TaskFuture[Any]) -> None:
         self._chunks.pop(future, None)
@@ -218,14 +237,15 @@ class Gatherer:
         self._chunks.update((member, behind) for member in behind[1] if not member.done())
         return True
 
-    async def _withdraw_all(self) -> None:
-        chunks = dict(self._chunks.values())
+    async def _withdraw_all(self) -> list[TaskFuture[Any]]:
+        withdrawn: list[TaskFuture[Any]] = []
+        chunks = dict(list(self._chunks.values()))
         for chunk, members in chunks.items():
             if await self.pool.withdraw(chunk, len(members)):
+                withdrawn += members
                 for future in members:
                     self._forget(future)
-                    if concurrent.futures.Future.cancel(future):
-                        future.set_running_or_notify_cancel()
+        return withdrawn
 
     def _pickled(self, fn: Callable[..., Any]) -> tuple[bytes, LargeObjects]:
         """The function's pickle, made anew unless it is certain that nothing in it can have changed."""
