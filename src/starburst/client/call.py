@@ -48,7 +48,7 @@ class Call:
         self._sink = sink
         self._changed = threading.Condition()
         self._first_failure: int | None = None
-        self._task_s = 0.0
+        self.task_s = 0.0
         self._retried = 0
         self._started = time.monotonic()
         counts = pool.connection.store.counts
@@ -71,7 +71,7 @@ class Call:
                         self.failed += 1
                         if self._first_failure is None or place < self._first_failure:
                             self._first_failure = place
-                self._task_s += run.task_s
+                self.task_s += run.task_s
                 self._retried += run.retried
                 self._changed.notify_all()
 
@@ -189,8 +189,8 @@ class Call:
                 failed=self.failed,
                 retries=self._retried,
                 wall_s=wall,
-                task_s=self._task_s,
-                speedup=self._task_s / wall if wall > 0 else 0.0,
+                task_s=self.task_s,
+                speedup=self.task_s / wall if wall > 0 else 0.0,
                 bytes_in=counts.bytes_in - bytes_in,
                 bytes_out=counts.bytes_out - bytes_out,
                 requests=counts.total - requests,

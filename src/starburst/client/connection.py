@@ -30,7 +30,7 @@ from starburst.store.base import Store
 
 __all__ = ["Connection", "local_environment"]
 
-Kind = Literal["map", "executor", "session", "resume"]
+Kind = Literal["map", "session", "resume"]
 _AT_ONCE = 8
 
 
@@ -61,7 +61,7 @@ class Connection:
             ProviderError: There is no such launch type.
         """
         provider = load_provider(options.launch_type)
-        store = open_store(store_url(options.store))
+        store = open_store(store_url(options.store), region=options.region)
         clock = SystemClock()
         manifest = _manifest(options, kind, session_id or new_session_id(kind), clock)
         if not await create_session(store, manifest):

@@ -32,6 +32,8 @@ R = TypeVar("R")
 OnError = Literal["raise", "return", "skip"]
 _FIRST_BLOCK = 4
 _MAX_BLOCK = 4096
+_WORTH_KEEPING_S = 5.0
+"""Results of a call that failed are kept if it took its tasks so many seconds to make them."""
 _told_where = False
 
 
@@ -205,9 +207,15 @@ def _run(packed: Packed, options: Options, *, on_error: OnError, progress: bool)
         submit(call, part, packed, options)
         try:
             call.wait_for_all(on_error)
-        except TaskError:
+        except TaskError as error:
             if call.done < call.total:
                 engine.run(pool.cancel(part.seq))
+            if call.task_s >= _WORTH_KEEPING_S:
+                pool.keep = True
+                error.hint = (
+                    f"the {call.done - call.failed} results that were finished stay: starburst collect "
+                    f'{pool.session_id} --no-wait -o results.pickle; on_error="return" goes on past failures'
+                )
             raise
     results = gather(call, range(packed.n_tasks), on_error)
     engine.call_soon(pool.delivered, part.seq)

@@ -37,6 +37,10 @@ class Pool:
 
     Its coroutines run in the engine's loop.
 
+    Attributes:
+        keep: What is in the store stays when the pool is closed.
+        leave_open: Nor is the session ended then.
+
     Args:
         connection: The session.
         detached: The session outlives this process: its supervisor is a process of its own.
@@ -60,7 +64,7 @@ class Pool:
             connection.clock,
             root_url=connection.store.url,
         )
-        self.keep = detached
+        self.keep = self.leave_open = detached
         self._watched: dict[int, Watched] = {}
         self._background: set[asyncio.Task[None]] = set()
         self._has_supervisor = False
@@ -203,7 +207,7 @@ class Pool:
 
     async def stop_workers(self) -> None:
         """Stop supervising and send the workers away; what is finished stays."""
-        self.keep = True
+        self.keep = self.leave_open = True
         await self._end_supervision()
         await self.connection.provider.stop(self.session_id, None, grace_s=_CLOSE_S)
 
@@ -214,7 +218,7 @@ class Pool:
         await self._end_supervision()
         await asyncio.gather(*self._background)
         with contextlib.suppress(StoreError):
-            if not self.keep:
+            if not self.leave_open:
                 data = {"reason": "closed"}
                 await append_event(
                     connection.store, connection.keys, connection.clock, "terminated", data=data
@@ -308,7 +312,7 @@ async def _reopen(options: Options, session_id: str) -> Pool:
     for what, values in changes:
         await append_event(connection.store, connection.keys, connection.clock, what, data=values)
     await pool.collector.read_news()
-    pool.keep = True
+    pool.keep = pool.leave_open = True
     return pool
 
 

@@ -69,7 +69,7 @@ class Manifest(Record, frozen=True, kw_only=True):
     """``manifest.json``: what a session is; written once."""
 
     session_id: str
-    kind: Literal["map", "executor", "session", "resume"]
+    kind: Literal["map", "session", "resume"]
     created_at: float
     owner: str
     host: str
