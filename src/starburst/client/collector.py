@@ -53,7 +53,7 @@ class Watched:
     on_run: OnRun
     on_error: Callable[[StarburstError], None]
     seen: set[str] = field(default_factory=set)
-    damaged: list[CorruptObject] = field(default_factory=list)
+    damaged: dict[int, CorruptObject] = field(default_factory=dict)
     covered: bytearray = field(default_factory=bytearray)
     missing: int = 0
     size_bytes: int = 0
@@ -196,7 +196,7 @@ class Collector:
             watched.size_bytes += data.nbytes
             header, outcomes = decode_result(data, key)
         except CorruptObject as error:
-            watched.damaged.append(error)
+            watched.damaged[first] = error
             return 0
         run = Run(
             watched.seq, first, _complete(header, outcomes), header.worker, header.task_s, header.retried
@@ -210,13 +210,17 @@ class Collector:
         marks = await read_done(self._store, self._keys, watched.seq)
         if sum(mark.ok + mark.failed for mark in marks) < watched.n_tasks:
             return 0
-        error = watched.damaged[0]
-        failure = Failure(kind="load", message=error.message, type_name="CorruptObject")
         came = 0
-        for first, count in list(watched.gaps()):
-            watched.cover(first, count)
-            watched.on_run(Run(watched.seq, first, [Outcome(failure=failure, error=error)] * count, ""))
-            came += count
+        for gap, length in list(watched.gaps()):
+            # Each link hides what is between it and the next one.
+            starts = [gap, *(first for first in sorted(watched.damaged) if gap < first < gap + length)]
+            for first, end in zip(starts, [*starts[1:], gap + length], strict=True):
+                error = watched.damaged[max((f for f in watched.damaged if f <= first), default=starts[-1])]
+                failure = Failure(kind="load", message=error.message, type_name="CorruptObject")
+                watched.cover(first, end - first)
+                outcomes = [Outcome(failure=failure, error=error)] * (end - first)
+                watched.on_run(Run(watched.seq, first, outcomes, ""))
+                came += end - first
         return came
 
 

@@ -16,6 +16,7 @@ _KINDS: dict[str, type[TaskError]] = {
     "lost": WorkerLost,
     "cancelled": TaskCancelled,
 }
+_DAMAGED = "submit the task again; on_error='return' collects all the others"
 _HINTS = {
     "unpicklable": "return plain data (numbers, arrays, data frames, dicts), or write a file and return its path",
     "load": "the workers need the same modules as this program; see docs/protocol.md, Environment",
@@ -51,7 +52,9 @@ def task_error(
     where = f" on {failure.host}" if failure.host else ""
     error = _KINDS[failure.kind](
         f"task {number} {verb} {failure.message}{tried}{where}",
-        hint=_HINTS.get(failure.kind) or _logs_hint(session_id, task_id),
+        hint=_DAMAGED
+        if failure.type_name == "CorruptObject"
+        else _HINTS.get(failure.kind) or _logs_hint(session_id, task_id),
         task_id=task_id,
         index=number,
         worker=worker,

@@ -21,7 +21,16 @@ from starburst.protocol.payload import dump_value, load_value
 from starburst.protocol.records import Failure, ResultHeader, Segment, encode_msgpack
 from starburst.store.base import Store
 
-__all__ = ["Outcome", "Run", "chain_end", "decode_result", "encode_result", "finish_chunk", "read_index"]
+__all__ = [
+    "BrokenChain",
+    "Outcome",
+    "Run",
+    "chain_end",
+    "decode_result",
+    "encode_result",
+    "finish_chunk",
+    "read_index",
+]
 
 Buffer = bytes | bytearray | memoryview
 _INDEX_GUESS_BYTES = 16_384
@@ -196,6 +205,26 @@ async def read_index(store: Store, key: str) -> PackIndex:
     return decode_index(start, key)
 
 
+class BrokenChain(CorruptObject):
+    """A link of a chunk's results is damaged: how far they go cannot be known.
+
+    Attributes:
+        position: The first task of that link.
+        ok: Tasks with a value before it.
+        failed: Tasks without one before it.
+    """
+
+    def __init__(self, message: str, *, hint: str | None, position: int, ok: int, failed: int) -> None:
+        super().__init__(message, hint=hint)
+        self.position = position
+        self.ok = ok
+        self.failed = failed
+
+    def failed_to(self, end: int) -> int:
+        """Tasks without a value in a chunk that ends at ``end``: all from the damaged link on are given up."""
+        return self.failed + end - self.position
+
+
 async def chain_end(store: Store, keys: Keys, chunk: ChunkId) -> tuple[int, int, int]:
     """How far a chunk's results go.
 
@@ -203,19 +232,27 @@ async def chain_end(store: Store, keys: Keys, chunk: ChunkId) -> tuple[int, int,
         The first task without a result, and tasks with a value and tasks without one before it.
 
     Raises:
-        CorruptObject: A link is damaged.
+        BrokenChain: A link is damaged.
     """
     position, ok, failed = chunk.first, 0, 0
     while True:
         key = keys.result(chunk, position)
         try:
             header = (await read_index(store, key)).record(ResultHeader)
+            _check_place(header, position, key)
         except ObjectNotFound:
             return position, ok, failed
-        if header.first != position or header.count < 1:
-            raise CorruptObject(f"the object {key} is not the result of task {position}")
+        except CorruptObject as error:
+            raise BrokenChain(
+                error.message, hint=error.hint, position=position, ok=ok, failed=failed
+            ) from error
         bad = sum(segment.count for segment in header.segments if segment.kind == "failure")
         position, ok, failed = position + header.count, ok + header.count - bad, failed + bad
+
+
+def _check_place(header: ResultHeader, position: int, key: str) -> None:
+    if header.first != position or header.count < 1:
+        raise CorruptObject(f"the object {key} is not the result of task {position}")
 
 
 async def finish_chunk(store: Store, keys: Keys, chunk: ChunkId, ok: int, failed: int) -> None:

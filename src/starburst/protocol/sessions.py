@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import difflib
+import logging
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -37,6 +38,8 @@ __all__ = [
     "read_heartbeats",
     "read_manifest",
 ]
+
+log = logging.getLogger(__name__)
 
 _WHOLE_BATCH_UP_TO_BYTES = 4 * 2**20
 _MAX_RACES = 10_000
@@ -194,11 +197,7 @@ class EventLog:
         self._read = 0
 
     async def news(self) -> list[Event]:
-        """Events that were not seen yet, in order.
-
-        Raises:
-            CorruptObject: The next one is damaged; it is passed over by the next call.
-        """
+        """Events that were not seen yet, in order; a damaged one shows as ``unreadable``, which has no effect."""
         read = self._read
         keys: list[str] = []
         for info in await self._store.list(self._keys.events, start_after=self._keys.event(read)):
@@ -212,12 +211,11 @@ class EventLog:
         events: list[Event] = []
         for key, data in zip(keys, bodies, strict=True):
             try:
-                events.append(decode_json(Event, data, key))
-            except CorruptObject:
-                if events:
-                    break
-                self._read = read + 1
-                raise
+                event = decode_json(Event, data, key)
+            except CorruptObject as error:
+                log.warning("%s", error)
+                event = Event(what="unreadable", at=0.0, data={"error": error.message})
+            events.append(event)
         self._read = read + len(events)
         return events
 

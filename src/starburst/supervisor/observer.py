@@ -71,7 +71,7 @@ class Observer:
         """Take the session's new events into account; what cannot be read or understood changes nothing."""
         try:
             events = await self._events.news()
-        except (CorruptObject, IncompatibleVersion) as error:
+        except IncompatibleVersion as error:
             self._complain(f"an event cannot be read: {error}")
             return
         for event in events:

@@ -13,7 +13,7 @@ from starburst.protocol.claims import Liveness, end_after, first_claim, holder_o
 from starburst.protocol.keys import ChunkId, Keys
 from starburst.protocol.pack import Pack, PackIndex
 from starburst.protocol.records import BatchHeader, Claim, Manifest, decode_json, encode_json
-from starburst.protocol.results import chain_end, finish_chunk
+from starburst.protocol.results import BrokenChain, chain_end, finish_chunk
 from starburst.protocol.sessions import list_batches, publish_parts, read_batch
 from starburst.protocol.state import SessionState
 from starburst.store.base import Store
@@ -24,6 +24,7 @@ log = logging.getLogger(__name__)
 
 Buffer = bytes | bytearray | memoryview
 _COLLISIONS_BEFORE_SURVEY = 2
+_UNREADABLE = "unreadable"
 
 
 @dataclass(slots=True)
@@ -282,12 +283,16 @@ class Board:
             holder = holder_of(log_)
             if holder is not None and not await self._is_lost(holder):
                 return None
+            end = self._end_of(batch, chunk, log_)
             position, ok, failed = await chain_end(self._store, self._keys, chunk)
-        except (CorruptObject, IncompatibleVersion) as error:
+        except BrokenChain as broken:
+            # Nobody can say where it goes on: what is left is given up, and whoever collects learns why.
+            log.warning("%s", broken)
+            position, ok, failed = end, broken.ok, broken.failed_to(end)
+        except IncompatibleVersion as error:
             self._tell_damaged(batch.seq, error)
-            batch.done.add(chunk.first)  # nobody can say where it goes on
+            batch.done.add(chunk.first)
             return None
-        end = end_after(log_, batch.ends[chunk.first])
         if position >= end:
             # Its holder was lost between the last result and the marker: do what was left to do.
             await self._publish_again(batch, log_)
@@ -302,12 +307,29 @@ class Board:
         return held
 
     async def _read_log(self, chunk: ChunkId, n: int) -> list[Claim]:
-        """The first ``n`` records of a chunk's log; what was read once is kept."""
+        """The first ``n`` records of a chunk's log; what was read once is kept.
+
+        A record that cannot be read stands for a claim of somebody without a heartbeat: the chunk is free again
+        after a lease. Its writer, should it be at work, finds out as one that was taken for lost.
+        """
         log_ = self._logs.setdefault(chunk, [])
         for i in range(len(log_) + 1, n + 1):
             key = self._keys.claim(chunk, i)
-            log_.append(decode_json(Claim, await self._store.get(key), key))
+            try:
+                record = decode_json(Claim, await self._store.get(key), key)
+            except CorruptObject as error:
+                log.warning("%s", error)
+                last = log_[-1] if log_ else first_claim("", chunk.first, 0.0)
+                record = Claim(kind="claim", worker=_UNREADABLE, attempt=last.attempt, position=last.position)
+            log_.append(record)
         return log_
+
+    def _end_of(self, batch: Batch, chunk: ChunkId, log_: list[Claim]) -> int:
+        """Where a chunk ends; if a record of it is unreadable, what was shared out is known by its announcement."""
+        end = end_after(log_, batch.ends[chunk.first])
+        if any(record.worker == _UNREADABLE for record in log_):
+            end = min((first for first in batch.ends if chunk.first < first < end), default=end)
+        return end
 
     async def _publish_again(self, batch: Batch, log_: list[Claim]) -> None:
         shares = [record for record in log_ if record.kind == "share"]

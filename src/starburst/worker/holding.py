@@ -12,7 +12,7 @@ from starburst.errors import ObjectNotFound
 from starburst.protocol.claims import release, share
 from starburst.protocol.keys import Keys
 from starburst.protocol.records import Failure
-from starburst.protocol.results import Run, chain_end, encode_result, finish_chunk
+from starburst.protocol.results import BrokenChain, Run, chain_end, encode_result, finish_chunk
 from starburst.store.base import Store
 from starburst.worker.board import Board, Held
 
@@ -144,7 +144,11 @@ class Holding:
         office, held = self._office, self.held
         self._flight, self._pending, self.stale = Run(), Run(), True
         # First the chain, then the log: had a successor claimed before we looked at the chain, the log shows it.
-        held.position, held.ok, held.failed = await chain_end(office.store, office.keys, held.chunk)
+        try:
+            held.position, held.ok, held.failed = await chain_end(office.store, office.keys, held.chunk)
+        except BrokenChain as broken:
+            log.warning("%s", broken)
+            held.position, held.ok, held.failed = held.end, broken.ok, broken.failed_to(held.end)
         try:
             await office.store.get(office.keys.claim(held.chunk, len(held.log) + 1))
         except ObjectNotFound:

@@ -40,7 +40,8 @@ class ObjectFiles:
             path = self._paths[sha256] = self._locate(sha256)
         fd = os.open(path, os.O_RDONLY)
         try:
-            view = memoryview(mmap.mmap(fd, 0, access=mmap.ACCESS_COPY))
+            size_bytes = os.fstat(fd).st_size
+            view = memoryview(mmap.mmap(fd, 0, access=mmap.ACCESS_COPY) if size_bytes else b"")
         finally:
             os.close(fd)
         pack = decode_pack(view, f"objects/{sha256}")
