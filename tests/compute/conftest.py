@@ -4,6 +4,7 @@ import subprocess
 import sys
 import time
 
+import psutil
 import pytest
 from toys import HERE, toy_provider
 
@@ -17,10 +18,14 @@ class Bench:
     session_id = "session-1"
 
     def __init__(self, folder):
+        self._others = set(psutil.Process().children())  # such as the S3 server of other tests
         self.data_dir = folder
         self.provider = toy_provider(folder)
         self.folder = folder / "local" / self.session_id
         self.programs = []
+
+    def children(self):
+        return set(psutil.Process().children()) - self._others
 
     def spec(self, *workers, mode="polite", env=None, **fields):
         return LaunchSpec(

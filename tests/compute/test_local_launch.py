@@ -5,7 +5,6 @@ import subprocess
 import sys
 import threading
 
-import psutil
 import pytest
 from toys import ask, lives, toy_provider, toy_worker_command
 
@@ -137,7 +136,7 @@ def test_when_one_fails_those_before_it_are_stopped(bench):
         asyncio.run(provider.launch(bench.spec("w-1", "w-2", "w-3", mode="deaf")))
     assert bench.describe() == {}
     assert not bench.folder.exists()
-    assert not psutil.Process().children()
+    assert not bench.children()
 
 
 def test_a_cancelled_launch_leaves_nothing(bench):
@@ -153,7 +152,7 @@ def test_a_cancelled_launch_leaves_nothing(bench):
 
     asyncio.run(go())
     assert not bench.folder.exists()
-    assert not psutil.Process().children()
+    assert not bench.children()
 
 
 @pytest.mark.parametrize(
