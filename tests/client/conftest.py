@@ -78,10 +78,10 @@ def _set_place(monkeypatch, kind, url, data_dir):
     return Place(kind, url, data_dir)
 
 
-@pytest.fixture(params=_TWO)
+@pytest.fixture
 def warm(request, _warm_dirs, monkeypatch, data_dir):
-    """A place on a folder store, then on S3, whose two workers stay warm from test to test of a module."""
-    kind = request.param
+    """A place whose two workers stay warm from test to test of a module: on a folder store, or on S3 if asked."""
+    kind = getattr(request, "param", "folder")
     folder = _warm_dirs[kind]
     url = (folder / "store").as_uri()
     if kind == "s3":
@@ -89,13 +89,6 @@ def warm(request, _warm_dirs, monkeypatch, data_dir):
             monkeypatch.setenv(name, value)
         url = f"s3://starburst-tests/{folder.name}"
     return _set_place(monkeypatch, kind, url, folder)
-
-
-@pytest.fixture
-def warm_folder(_warm_dirs, monkeypatch, data_dir):
-    """As ``warm``, only on a folder store: for what does not depend on the store."""
-    folder = _warm_dirs["folder"]
-    return _set_place(monkeypatch, "folder", (folder / "store").as_uri(), folder)
 
 
 def _fresh(url, monkeypatch, data_dir, kind):

@@ -13,7 +13,7 @@ from starburst.client.fingerprint import fingerprint, same
 
 
 @pytest.fixture
-def pool(warm_folder):
+def pool(warm):
     with starburst.Executor(progress=False) as executor:
         yield executor
 
@@ -156,7 +156,7 @@ def test_arguments_are_taken_as_they_are_at_the_call(pool):
     assert [first.result(), pool.submit(sum, items).result()] == [1, 11]
 
 
-def test_map_takes_the_present_value_too(warm_folder):
+def test_map_takes_the_present_value_too(warm):
     namespace = in_namespace("factor = 2\ndef work(x): return [factor * y for y in range(x)]")
     assert starburst.map(namespace["work"], [2], progress=False) == [[0, 2]]
     namespace["factor"] = 3

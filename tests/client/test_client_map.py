@@ -10,14 +10,17 @@ import pytest
 import starburst
 
 pytestmark = pytest.mark.usefixtures("warm")
+both_stores = pytest.mark.parametrize("warm", ["folder", "s3"], indirect=True)
 quiet = functools.partial(starburst.map, progress=False)
 
 
+@both_stores
 @pytest.mark.parametrize("n", [1, 2, 3, 17, 1000])
 def test_results_stand_in_the_order_of_the_items(n):
     assert quiet(tasks.square, range(n)) == [x * x for x in range(n)]
 
 
+@both_stores
 def test_several_iterables_are_taken_side_by_side():
     assert quiet(tasks.add, [1, 2, 3], [10, 20, 30]) == [11, 22, 33]
     assert quiet(tasks.add, [1, 2], [10, 20], [100, 200]) == [111, 222]
@@ -29,6 +32,7 @@ def test_the_shortest_iterable_decides():
     assert quiet(tasks.add, range(3), itertools.repeat(7)) == [7, 8, 9]
 
 
+@both_stores
 @pytest.mark.parametrize(
     "items",
     [
@@ -105,6 +109,7 @@ def test_builtins_methods_classes_and_callable_objects_are_functions_too():
     assert quiet(operator.itemgetter(1), ["ab", "cd"]) == ["b", "d"]
 
 
+@both_stores
 def test_two_slots_run_two_tasks_of_one_worker_at_once(tmp_path):
     def meet(i):
         (tmp_path / f"here-{i}").touch()
@@ -113,6 +118,7 @@ def test_two_slots_run_two_tasks_of_one_worker_at_once(tmp_path):
     assert len(quiet(meet, range(2), workers=1, slots=2, chunksize=1)) == 2
 
 
+@both_stores
 def test_starmap_spreads_each_row():
     rows = [(1, 2), (3, 4), (5, 6, 7), [8, 9]]
     assert starburst.starmap(tasks.add, rows, progress=False) == [3, 7, 18, 17]
@@ -126,12 +132,14 @@ def test_starmap_takes_empty_rows_and_no_rows():
     assert starburst.starmap(tasks.add, [], progress=False) == []
 
 
+@both_stores
 def test_imap_gives_all_results_in_order():
     assert list(starburst.imap(tasks.square, range(300))) == [x * x for x in range(300)]
     assert list(starburst.imap(tasks.add, [1, 2], [10, 20])) == [11, 22]
     assert list(starburst.imap(tasks.square, [])) == []
 
 
+@both_stores
 def test_imap_reads_an_endless_iterator_only_as_far_as_needed():
     taken = itertools.count()
     results = starburst.imap(tasks.square, taken)
@@ -147,6 +155,7 @@ def test_imap_reads_nothing_before_the_first_result_is_asked_for():
     assert next(results) == 1
 
 
+@both_stores
 def test_imap_gives_the_first_result_while_a_later_task_still_runs(tmp_path):
     gate = tmp_path / "gate"
 
@@ -159,6 +168,7 @@ def test_imap_gives_the_first_result_while_a_later_task_still_runs(tmp_path):
     assert list(results) == [3, 4, str(gate)]
 
 
+@both_stores
 def test_imap_unordered_gives_whatever_is_ready(tmp_path):
     gate = tmp_path / "gate"
 
@@ -172,10 +182,12 @@ def test_imap_unordered_gives_whatever_is_ready(tmp_path):
     assert list(results) == [str(gate)]
 
 
+@both_stores
 def test_imap_unordered_gives_each_result_once():
     assert sorted(starburst.imap_unordered(tasks.square, range(500))) == [x * x for x in range(500)]
 
 
+@both_stores
 def test_a_closed_imap_runs_nothing_more(tmp_path):
     def work(i):
         tasks.record(tmp_path, i)
@@ -217,6 +229,7 @@ def test_plan_sets_defaults_for_the_calls_inside():
     assert starburst.plan().options.retries == 0
 
 
+@both_stores
 def test_plan_reaches_the_call(tmp_path):
     def work(i):
         return tasks.flaky(tmp_path, i, 2)

@@ -16,6 +16,7 @@ from starburst.client.engine import engine
 from starburst.store import open_store
 
 pytestmark = pytest.mark.usefixtures("warm")
+both_stores = pytest.mark.parametrize("warm", ["folder", "s3"], indirect=True)
 quiet = functools.partial(starburst.map, progress=False)
 
 
@@ -24,10 +25,12 @@ class Pair(NamedTuple):
     right: Any
 
 
+@both_stores
 def test_a_lambda():
     assert quiet(lambda x: x + 1, range(4)) == [1, 2, 3, 4]
 
 
+@both_stores
 def test_a_closure_takes_what_it_closes_over():
     offset, table = 10, {"a": 1}
 
@@ -44,6 +47,7 @@ def test_a_recursive_local_function():
     assert quiet(factorial, [1, 5, 10]) == [1, 120, 3628800]
 
 
+@both_stores
 def test_instances_of_a_locally_defined_class_go_in_and_come_back_as_what_they_are():
     @dataclasses.dataclass
     class Point:
@@ -131,6 +135,7 @@ def test_an_exception_that_is_returned_is_a_value():
     assert result.args == (7,)
 
 
+@both_stores
 @pytest.mark.parametrize("shape", [(0,), (3,), (4, 5), (200_000,), (600, 600)], ids=str)
 @pytest.mark.parametrize("dtype", ["float64", "int8", "complex128", "U3"])
 def test_arrays_come_back_equal_and_writable(shape, dtype):
@@ -165,6 +170,7 @@ def test_masked_structured_and_object_arrays():
         assert result.tolist() == array.tolist()
 
 
+@both_stores
 @pytest.mark.parametrize("n", [10, 300_000], ids=["small", "large"])
 def test_a_task_that_changes_its_argument_changes_it_for_nobody_else(n):
     array = np.zeros(n)
@@ -210,6 +216,7 @@ def _keys(place, prefix="sessions/"):
     return [info.key for info in engine.run(open_store(place.url).list(prefix))]
 
 
+@both_stores
 def test_a_large_array_that_many_tasks_share_is_stored_once(warm):
     big = np.random.default_rng(1).random(400_000)
     before = _objects(warm)
@@ -222,6 +229,7 @@ def test_a_large_array_that_many_tasks_share_is_stored_once(warm):
     assert len(_objects(warm) - before) == 1
 
 
+@both_stores
 def test_a_large_array_in_a_closure_a_partial_or_a_container_is_stored_once(warm):
     big = np.random.default_rng(2).random(400_000)
     before = _objects(warm)
@@ -231,6 +239,7 @@ def test_a_large_array_in_a_closure_a_partial_or_a_container_is_stored_once(warm
     assert len(_objects(warm) - before) == 1
 
 
+@both_stores
 @pytest.mark.parametrize("make", [bytes, bytearray, lambda n: "x" * n], ids=["bytes", "bytearray", "str"])
 def test_large_bytes_and_texts_are_stored_once(make, warm):
     big = make(3_000_001)
@@ -239,6 +248,7 @@ def test_large_bytes_and_texts_are_stored_once(make, warm):
     assert len(_objects(warm) - before) <= 1
 
 
+@both_stores
 def test_a_large_object_that_is_no_array_is_shared_too(warm):
     table = {i: str(i) * 5 for i in range(100_000)}
     before = _objects(warm)
@@ -246,6 +256,7 @@ def test_a_large_object_that_is_no_array_is_shared_too(warm):
     assert len(_objects(warm) - before) == 1
 
 
+@both_stores
 def test_large_results_of_many_tasks():
     results = quiet(lambda i: np.full(300_000, i), range(8))
     assert [(r.shape, int(r[0]), int(r[-1])) for r in results] == [((300_000,), i, i) for i in range(8)]
@@ -259,6 +270,7 @@ def test_prints_of_tasks_do_not_reach_the_callers_output(capfd):
     assert "noise" not in err
 
 
+@both_stores
 def test_a_map_inside_a_task(warm):
     def outer(n):
         return sum(starburst.map(tasks.square, range(n), workers=1, idle_timeout=1, progress=False))
@@ -266,6 +278,7 @@ def test_a_map_inside_a_task(warm):
     assert quiet(outer, [2, 3]) == [1, 5]
 
 
+@both_stores
 def test_from_within_a_running_event_loop():
     async def main():
         here = quiet(tasks.square, range(3))
@@ -279,6 +292,7 @@ def test_from_within_a_running_event_loop():
     assert asyncio.run(main()) == ([0, 1, 4], [4, 6], [0, 1, 4])
 
 
+@both_stores
 def test_several_threads_map_at_once():
     found = {}
 
@@ -308,6 +322,7 @@ CELLS = [
 ]
 
 
+@both_stores
 @pytest.mark.parametrize("name", ["__main__", "notebook_of_somebody"])
 def test_cells_of_a_notebook(name):
     namespace = {"__name__": name}
