@@ -5,10 +5,13 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections import Counter
 from pathlib import Path
 
 from helpers import eventually
+from starburst.client.engine import engine
+from starburst.client.packing import columns_of, pack_map
 from starburst.compute.local import LocalProvider
 from starburst.protocol.keys import Keys, session_url
 from starburst.protocol.records import BatchHeader
@@ -159,3 +162,10 @@ def join_by_hand(crew, log, *, env=None):
     command = [sys.executable, "-m", "starburst.worker", crew.session_url]
     with Path(log).open("wb") as file:
         return subprocess.Popen(command, stdout=file, stderr=file, env={**os.environ, **(env or {})})
+
+
+def submit_only(session, fn, *iterables, chunksize):
+    """Write a submission and start nobody, as a client that dies at this moment."""
+    packed = pack_map(fn, columns_of(iterables), lanes=2, chunksize=chunksize)
+    header = packed.header(lanes=2, timeout_s=None, retries=0, at=time.time())
+    return engine.run(session._connection.submit(packed, header))
