@@ -60,6 +60,11 @@ def processes_of(folder):
     return found
 
 
+@pytest.fixture(autouse=True)
+def nothing_left():
+    """In place of the fixture for all tests: here pools stay warm between tests, and the places below look after."""
+
+
 @pytest.fixture(scope="module")
 def _warm_dirs(tmp_path_factory):
     """Folders that a module's tests share; when it ends all pools are closed and nobody may be left."""
