@@ -74,8 +74,13 @@ class Holding:
         if not self.stale:
             self._pending.extend(run)
 
-    def resume(self) -> None:
-        """A job begins at :attr:`position`; what it brings counts again."""
+    async def resume(self) -> None:
+        """Before a job begins: make sure of :attr:`position`, and let what the job brings count again.
+
+        A flush that was lost to another writer has to find out first where the chain goes on.
+        """
+        while self.stale and self._flushing is not None and not self._flushing.done():
+            await asyncio.wait([self._flushing])
         self.stale = False
 
     def fail(self, failure: Failure) -> Run:

@@ -190,7 +190,11 @@ class Slot:
                 self._fail(holding, Failure(kind="load", message=str(error), type_name=type(error).__name__))
             return
         prefetch = asyncio.ensure_future(self._prefetch(held))
-        while holding.position < (until or held.end) and not self._is_over(holding):
+        while True:
+            await holding.resume()
+            self._apply_verdict(holding)
+            if holding.position >= (until or held.end) or self._is_over(holding):
+                break
             self._job += 1
             job = Job(
                 job=self._job,
@@ -205,13 +209,11 @@ class Slot:
                 attempt=held.attempt + self._crashes.get(holding.position, 0),
             )
             assert self._runner is not None
-            holding.resume()
             self._running = True
             crash = await self._runner.run(job, frame, lambda run: self._take(holding, run))
             self._running = False
             if crash is not None:
                 await self._after_crash(holding, crash)
-            self._apply_verdict(holding)
         await prefetch
         if self._sharing is not None:
             await self._sharing
@@ -259,9 +261,12 @@ class Slot:
         await self._give_function(held.batch.header.function)
 
     def _apply_verdict(self, holding: Holding) -> None:
+        """The task that was judged fails when its turn comes, unless another worker was not dead and finished it."""
         if self._verdict is not None and holding.position >= self._verdict[0]:
-            self._fail(holding, self._verdict[1])
+            task, failure = self._verdict
             self._verdict = None
+            if holding.position == task:
+                self._fail(holding, failure)
 
     async def _give_function(self, sha256: str) -> None:
         agent = self._agent
