@@ -33,7 +33,8 @@ class Actor:
     """One process of the world: a worker's agent, a supervisor or a client.
 
     Its clock may run ahead of the others'. Killed, it does nothing any more, not even clean up; its requests that are
-    under way may still arrive. Frozen, it hears and does nothing until it is woken.
+    under way may still arrive. Frozen, it hears and does nothing until it is woken. Cut off, it goes on, but none of
+    its requests gets anywhere until it is joined again.
     """
 
     def __init__(self, name: str, clock: ManualClock, rng: random.Random, *, skew_s: float = 0.0) -> None:
@@ -45,10 +46,15 @@ class Actor:
         self.tasks: set[asyncio.Task[Any]] = set()
         self.crashed: list[BaseException] = []
         self._thawed: asyncio.Event | None = None
+        self._joined: asyncio.Event | None = None
 
     @property
     def frozen(self) -> bool:
         return self._thawed is not None
+
+    @property
+    def disturbed(self) -> bool:
+        return self._thawed is not None or self._joined is not None
 
     def start(self, main: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
         """Run ``main`` as this process."""
@@ -72,6 +78,20 @@ class Actor:
             self.woken_at = self.clock.real.monotonic()
             self._thawed.set()
             self._thawed = None
+
+    def cut_off(self) -> None:
+        if self._joined is None:
+            self._joined = asyncio.Event()
+
+    def join(self) -> None:
+        if self._joined is not None:
+            self._joined.set()
+            self._joined = None
+
+    async def wire(self) -> None:
+        """Passes while the process can reach the store."""
+        while self._joined is not None:
+            await self._joined.wait()
 
     async def gate(self) -> None:
         """Passes while the process runs."""
@@ -136,6 +156,7 @@ class Network:
         self.trace: list[str] | None = None
         self.digest = 0
         self.requests = 0
+        self.on_create: Callable[[Actor, str, bool], None] = lambda actor, key, won: None
         self._late: set[asyncio.Task[Any]] = set()
 
     def script(self, verb: str, key: str) -> Fault | None:
@@ -230,6 +251,8 @@ class Link:
                 raise
             said = reply if isinstance(reply, bool) else f"{len(reply)}" if isinstance(reply, list) else "ok"
             network.note(actor.name, f"{verb} {key} -> {said}")
+            if verb == "create":
+                network.on_create(actor, key, bool(reply))
             return reply
 
         if network.is_late():
@@ -239,6 +262,7 @@ class Link:
             raise StoreUnavailable(f"simulated: {verb} {key} is late")
         try:
             await network.clock.sleep(network.delay_s())
+            await actor.wire()
         except asyncio.CancelledError:
             if actor.dead and network.rng.random() < 0.5:
                 network.send_late(arrive, network.delay_s())
@@ -247,6 +271,7 @@ class Link:
             reply = await arrive()
         finally:
             await network.clock.sleep(network.delay_s())
+            await actor.wire()
             await actor.gate()
         return reply
 

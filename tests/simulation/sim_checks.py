@@ -54,12 +54,6 @@ class _Checks:
         for seq, (header, _) in batches.items():
             await self.check_batch(seq, header, parts[seq], numbers[seq])
         self.check_clients(batches, numbers)
-        if (
-            self.world.most_workers > 0
-            and not self.world.plan.supervisor_freezes
-            and not self.world.plan.scalings
-        ):
-            self.wrong.append(f"there were {self.world.most_workers} workers more than there may be")
         return self.wrong
 
     @property

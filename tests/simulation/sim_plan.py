@@ -52,7 +52,9 @@ class Plan:
     mass_kills: float = 0.0
     crashes: float = 0.0
     freezes: float = 0.0
-    freeze_s: float = 0.0
+    cuts: float = 0.0
+    ambushes: float = 0.0
+    ambush_kills: float = 0.0
     agent_only: bool = False
     supervisor_kills: float = 0.0
     supervisor_freezes: float = 0.0
@@ -73,55 +75,57 @@ class Plan:
 def make_plan(seed: int, *, scale: int = 1) -> Plan:
     """The plan of a seed; ``scale`` multiplies workers and tasks."""
     rng = random.Random(f"plan {seed}")
+    zombies, deaths, network = rng.choice(
+        ((1, 0, 0), (1, 0, 0), (1, 0, 1), (0, 1, 0), (0, 1, 1), (0, 0, 1), (1, 1, 1), (1, 1, 1))
+    )
     tasks: dict[int, TaskPlan] = {}
-    lease_s = rng.choice((0.5, 1.0, 2.0))
-    mean_s = rng.choice((0.005, 0.03, 0.1, 0.3))
-    odd = rng.choice((0.0, 0.0, 0.03, 0.1))
     workers = rng.randint(1, 8) * scale
+    odd = rng.choice((0.0, 0.0, 0.03, 0.1))
     clients = tuple(
-        tuple(_make_batch(rng, tasks, mean_s, odd, scale) for _ in range(rng.randint(1, 2)))
+        tuple(_make_batch(rng, tasks, odd, scale) for _ in range(rng.randint(1, 2)))
         for _ in range(rng.choice((1, 1, 2)))
     )
-    some = lambda chance, value: value if rng.random() < chance else 0.0
-    doomed = rng.random() < 0.15
+    some = lambda chance, low, high: rng.uniform(low, high) if rng.random() < chance else 0.0
+    doomed = rng.random() < 0.1
     return Plan(
         seed=seed,
         workers=workers,
         slots=rng.choice((1, 1, 2, 3)),
-        lease_s=lease_s,
+        lease_s=rng.choice((0.5, 1.0, 2.0)),
         max_attempts=rng.choice((1, 2, 3, 3)),
         idle_timeout_s=rng.choice((0.3, 1.0, 3.0, 30.0)),
         session_timeout_s=rng.choice((1.0, 600.0, 600.0)),
         absolute_timeout_s=rng.uniform(1.0, 8.0) if doomed else 100_000.0,
-        poll_max_s=rng.choice((0.05, 0.2, 0.5)),
+        poll_max_s=rng.choice((0.05, 0.05, 0.2, 0.5)),
         boot_s=rng.choice((0.05, 0.3, 1.0)),
         latency_s=rng.choice((0.0005, 0.005, 0.02)),
         skew_s=rng.choice((0.0, 0.2)),
         clients=clients,
         tasks=tasks,
-        chaos_s=rng.uniform(2.0, 8.0),
-        kills=some(0.5, rng.uniform(0.05, 1.0) * scale),
-        mass_kills=some(0.2, rng.uniform(0.05, 0.3)),
-        crashes=some(0.2, rng.uniform(0.1, 1.0)),
-        freezes=some(0.5, rng.uniform(0.1, 1.5) * scale),
-        freeze_s=lease_s * rng.choice((0.5, 2.0, 4.0)),
-        agent_only=rng.random() < 0.5,
-        supervisor_kills=some(0.3, rng.uniform(0.05, 0.5)),
-        supervisor_freezes=some(0.2, rng.uniform(0.05, 0.5)),
-        client_kills=some(0.2, rng.uniform(0.05, 0.5)),
-        scalings=some(0.2, rng.uniform(0.05, 0.5)),
-        refusals=some(0.2, rng.uniform(0.05, 0.4)),
-        error=some(0.5, rng.uniform(0.001, 0.1)),
-        lost=some(0.5, rng.uniform(0.001, 0.1)),
-        slow=some(0.4, rng.uniform(0.001, 0.03)),
-        late=some(0.4, rng.uniform(0.001, 0.03)),
+        chaos_s=rng.uniform(3.0, 10.0),
+        kills=deaths * some(0.8, 0.05, 1.0) * scale,
+        mass_kills=deaths * some(0.3, 0.05, 0.3),
+        crashes=some(0.2, 0.1, 1.0),
+        freezes=zombies * rng.uniform(0.1, 0.6) * workers,
+        cuts=rng.choice((0.0, 0.5, 1.0)),
+        ambushes=some(0.6, 0.005, 0.1),
+        ambush_kills=rng.choice((0.0, 0.0, 0.3, 1.0)),
+        agent_only=rng.random() < 0.7,
+        supervisor_kills=some(0.2, 0.05, 0.5),
+        supervisor_freezes=zombies * some(0.3, 0.05, 0.5),
+        client_kills=some(0.15, 0.05, 0.5),
+        scalings=some(0.2, 0.05, 0.5),
+        refusals=some(0.2, 0.05, 0.4),
+        error=network * some(0.7, 0.001, 0.1),
+        lost=network * some(0.7, 0.001, 0.1),
+        slow=network * some(0.5, 0.001, 0.03),
+        late=network * some(0.5, 0.001, 0.03),
     )
 
 
-def _make_batch(
-    rng: random.Random, tasks: dict[int, TaskPlan], mean_s: float, odd: float, scale: int
-) -> BatchPlan:
-    n_tasks = rng.choice((1, rng.randint(2, 10), rng.randint(10, 40))) * scale
+def _make_batch(rng: random.Random, tasks: dict[int, TaskPlan], odd: float, scale: int) -> BatchPlan:
+    mean_s = rng.choice((0.005, 0.03, 0.1, 0.3, 0.6))
+    n_tasks = rng.choice((1, rng.randint(2, 10), rng.randint(10, 50), rng.randint(10, 50))) * scale
     first = len(tasks)
     timeout_s = rng.choice((None, None, 20 * mean_s + 0.5))
     kinds: list[TaskKind] = ["raises", "kills its process", "kills its worker"]
@@ -134,7 +138,7 @@ def _make_batch(
         tasks[task] = TaskPlan(kind, float("inf") if kind == "hangs" else duration_s)
     return BatchPlan(
         tasks=range(first, first + n_tasks),
-        chunksize=rng.choice((None, None, 1, 5, n_tasks)),
+        chunksize=rng.choice((None, 1, 5, max(1, n_tasks // 2), n_tasks)),
         timeout_s=timeout_s,
         columns=rng.random() < 0.7,
         withdraw=tuple(rng.sample(range(n_tasks), min(n_tasks, 3))) if rng.random() < 0.15 else (),
