@@ -14,7 +14,7 @@ import types
 import warnings
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import cloudpickle
@@ -170,7 +170,7 @@ def _take_good(call: Call, wanted: list[int], runs: list[Run], seq: int) -> int:
                 good += 1
     take = call.taker(part)
     for run in runs:
-        take(run)
+        take(replace(run, task_s=0.0, retried=0))  # not this call's work
     return good
 
 
