@@ -26,12 +26,15 @@ class Page:
     __slots__ = ("_map", "fd")
 
     def __init__(self, fd: int | None = None) -> None:
+        new = fd is None
         if fd is None:
             with tempfile.TemporaryFile() as file:
                 file.truncate(_SIZE)
                 fd = os.dup(file.fileno())
         self.fd = fd
         self._map = mmap.mmap(fd, _SIZE)
+        if new:
+            self.begin(-1, 0.0)
 
     def begin(self, task: int, since_s: float) -> None:
         """Task ``task`` starts at ``since_s`` of the machine's monotonic clock; -1: none runs."""

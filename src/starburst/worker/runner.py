@@ -21,7 +21,7 @@ import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from starburst.errors import StarburstError
 from starburst.protocol.payload import CallBlock, is_large, load_function
@@ -67,6 +67,7 @@ class Runner:
         self._values: list[Any] = []
         self._reported_at = 0.0
         self._busy = threading.Event()
+        self._is_copy = False
 
     def run(self) -> None:
         """Serve until the agent closes the socket."""
@@ -116,15 +117,15 @@ class Runner:
 
     def _run_job(self, job: ipc.Job, frame: ipc.Buffer) -> None:
         function = self._functions[job.function]
-        self._job = job.job
+        self._end = job.end
+        self._current = job.start - 1
+        self._job = job.job  # from here on it can be trimmed
         if isinstance(function, BaseException):
             for _ in range(job.start, job.end):
                 failure = self._failure("load", function, "the function cannot be loaded here")
                 self._run.add_failure(failure, function)
             self._report(final=True)
             return
-        self._end = job.end
-        self._current = job.start - 1
         calls = CallBlock(job.layout, frame, job.count, self._objects.load)  # type: ignore[arg-type]
         self._reported_at = time.monotonic()
         self._busy.set()
@@ -169,15 +170,37 @@ class Runner:
             except BaseException as error:  # noqa: BLE001 - loading user classes may raise anything
                 return _Failed(self._failure("load", error, "its arguments cannot be loaded here"), error)
             try:
-                return function(*args, **kwargs)
+                value = function(*args, **kwargs)
+                if self._is_copy:
+                    self._leave_copy(None)
+                return value
             except BaseException as error:  # noqa: BLE001 - SystemExit, too, fails the task only
                 self._end_lines()
+                if self._is_copy:
+                    self._leave_copy(error)
                 if tries < job.retries:
                     self._run.retried += 1
                     traceback.print_exc()
                     continue
                 return _Failed(self._failure("raised", error, "", attempt=job.attempt + tries), error)
         raise AssertionError("unreachable: the last try returns")
+
+    def become_copy(self) -> None:
+        """A task has forked, and this is the child: it must neither answer for us nor keep our socket open."""
+        self._is_copy = True
+        self._sock.close()
+        self._spool.close()
+
+    def _leave_copy(self, error: BaseException | None) -> NoReturn:
+        """A forked child has come back from the task; what it returns is of no use to anybody."""
+        if isinstance(error, SystemExit):
+            code = error.code if isinstance(error.code, int) else int(error.code is not None)
+        else:
+            code = int(error is not None)
+            if error is not None:
+                traceback.print_exception(error)
+        self._end_lines()
+        os._exit(code & 0xFF)
 
     def _pickle_values(self) -> None:
         """Pickle the values together, or one by one if one of them cannot be pickled."""
@@ -268,13 +291,29 @@ def _die_with_parent() -> None:
 def main(arguments: list[str]) -> None:
     """Entry point: socket, page and log as inherited descriptors."""
     _die_with_parent()
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # the agent drains; it ends its runners itself
+    # The agent drains; it ends its runners itself. Not SIG_IGN: programs that a task starts would inherit it.
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, _pass_over)
     faulthandler.enable()
-    sock_fd, spool_fd, page_fd, log_fd = map(int, arguments)
+    fds = sock_fd, spool_fd, page_fd, log_fd = tuple(map(int, arguments))
+    for fd in fds:
+        os.set_inheritable(fd, False)
     sock = socket.socket(fileno=sock_fd)
     spool = ipc.Spool(socket.socket(fileno=spool_fd))
-    Runner(sock, spool, Page(page_fd), TaskOutput(log_fd)).run()
+    runner = Runner(sock, spool, Page(page_fd), TaskOutput(log_fd))
+    os.register_at_fork(after_in_child=_default_signals)
+    os.register_at_fork(after_in_child=runner.become_copy)
+    runner.run()
+
+
+def _pass_over(number: int, frame: Any) -> None:
+    """Do nothing about a signal."""
+
+
+def _default_signals() -> None:
+    """Children that a task forks, such as those of a process pool, end when they are told to."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
 if __name__ == "__main__":

@@ -113,6 +113,7 @@ class RunnerProcess:
         self._ready: asyncio.Future[None] = loop.create_future()
         self._background: set[asyncio.Task[None]] = set()
         self._reader = loop.create_task(self._read())
+        self._watcher = loop.create_task(self._watch())
 
     @classmethod
     async def start(cls, locate: Locate, *, sys_path: Sequence[str] = (), log_fd: int = 2) -> RunnerProcess:
@@ -209,14 +210,24 @@ class RunnerProcess:
         """End the process and release what belongs to it."""
         self._signal(signal.SIGKILL)
         await self._process.wait()
-        for task in (self._reader, *self._background):
+        tasks = (self._reader, self._watcher, *self._background)
+        for task in tasks:
             task.cancel()
-        await asyncio.gather(self._reader, *self._background, return_exceptions=True)
+        await asyncio.gather(*tasks, return_exceptions=True)
         self._sock.close()
         self._spool.close()
         with contextlib.suppress(OSError):
             self._page.close()
         self._raw.close()
+
+    async def _watch(self) -> None:
+        """When the process is gone, end the reading behind what it sent.
+
+        The end of the socket alone may not come: a process that a task has forked may hold it open.
+        """
+        await self._process.wait()
+        with contextlib.suppress(OSError):
+            self._sock.shutdown(socket.SHUT_RDWR)
 
     def _signal(self, number: int) -> None:
         with contextlib.suppress(ProcessLookupError, PermissionError):

@@ -80,6 +80,7 @@ class Slot:
         self._kill_at: float | None = None
         self._shared_at = 0.0
         self._crashes: dict[int, int] = {}
+        self._one_by_one = False
         self._verdict: tuple[int, Failure] | None = None
         self.closing: list[asyncio.Task[None]] = []
         self._sharing: asyncio.Task[None] | None = None
@@ -149,6 +150,7 @@ class Slot:
         """Work on a chunk; its last results are written while the next chunk runs."""
         self.holding = holding
         self._crashes.clear()
+        self._one_by_one = False
         self._verdict = None
         attempt, last = holding.held.attempt, self._agent.manifest.max_attempts
         # A chunk that has cost workers may cost this one: nothing else must be lost with it.
@@ -196,13 +198,16 @@ class Slot:
             if holding.position >= (until or held.end) or self._is_over(holding):
                 break
             self._job += 1
+            end = self._verdict[0] if self._verdict is not None else (until or held.end)
+            if self._one_by_one:
+                end = holding.position + 1
             job = Job(
                 job=self._job,
                 batch=held.batch.seq,
                 first=first,
                 count=count,
                 start=holding.position,
-                end=self._verdict[0] if self._verdict is not None else (until or held.end),
+                end=end,
                 function=header.function,
                 layout=header.layout,
                 retries=header.retries,
@@ -213,7 +218,7 @@ class Slot:
             crash = await self._runner.run(job, frame, lambda run: self._take(holding, run))
             self._running = False
             if crash is not None:
-                await self._after_crash(holding, crash)
+                await self._after_crash(holding, crash, end)
         await prefetch
         if self._sharing is not None:
             await self._sharing
@@ -236,7 +241,7 @@ class Slot:
     def _fail(self, holding: Holding, failure: Failure) -> None:
         self._agent.pulse.count(holding.fail(failure))
 
-    async def _after_crash(self, holding: Holding, crash: Crash) -> None:
+    async def _after_crash(self, holding: Holding, crash: Crash, end: int) -> None:
         """Start another runner, and judge the task that the old one died on.
 
         Tasks before it that were finished but not reported yet run again first.
@@ -249,14 +254,18 @@ class Slot:
             limit_s = held.batch.header.timeout_s
             message = f"it ran longer than its timeout of {limit_s:g} s and was stopped"
             self._verdict = (crash.task, Failure(kind="timeout", message=message, output=crash.output))
-        elif crash.task >= 0 and crash.reason not in ("stopped", "cancelled", "superseded"):
-            n = self._crashes[crash.task] = self._crashes.get(crash.task, 0) + 1
-            attempts = n + (held.attempt - 1 if crash.task == held.position else 0)
-            log.warning("task %s-%08d took its process down: %s", held.chunk, crash.task, crash.reason)
+        elif crash.task < 0 and end - holding.position > 1:
+            # It died between two tasks: which of them did it shows when each has a process to itself.
+            self._one_by_one = True
+        elif crash.reason not in ("stopped", "cancelled", "superseded"):
+            task = crash.task if crash.task >= 0 else holding.position
+            n = self._crashes[task] = self._crashes.get(task, 0) + 1
+            attempts = n + (held.attempt - 1 if task == held.position else 0)
+            log.warning("task %06d-%08d took its process down: %s", held.batch.seq, task, crash.reason)
             if attempts >= agent.manifest.max_attempts:
                 message = f"its process died each time it ran, {attempts} times: {crash.reason}"
                 failure = Failure(kind="lost", message=message, output=crash.output, attempt=attempts)
-                self._verdict = (crash.task, failure)
+                self._verdict = (task, failure)
         self._runner = await agent.new_runner()
         await self._give_function(held.batch.header.function)
 
