@@ -136,6 +136,7 @@ class Runner:
                 break
             started = time.monotonic()
             self._page.begin(task, started)
+            self._end_lines()
             self._output.begin(f"{job.batch:06d}-{task:08d}")
             outcome = self._run_task(job, function, calls, task - job.first)
             now = time.monotonic()
@@ -148,7 +149,6 @@ class Runner:
                 else:
                     self._values.append(outcome)
             if now - self._reported_at > _REPORT_S or is_large(outcome):
-                self._end_lines()
                 self._report(final=False)
         self._busy.clear()
         self._page.begin(-1, 0.0)
@@ -171,9 +171,6 @@ class Runner:
                 return _Failed(self._failure("load", error, "its arguments cannot be loaded here"), error)
             try:
                 value = function(*args, **kwargs)
-                if self._is_copy:
-                    self._leave_copy(None)
-                return value
             except BaseException as error:  # noqa: BLE001 - SystemExit, too, fails the task only
                 self._end_lines()
                 if self._is_copy:
@@ -183,6 +180,9 @@ class Runner:
                     traceback.print_exc()
                     continue
                 return _Failed(self._failure("raised", error, "", attempt=job.attempt + tries), error)
+            if self._is_copy:
+                self._leave_copy(None)
+            return value
         raise AssertionError("unreachable: the last try returns")
 
     def become_copy(self) -> None:
@@ -297,7 +297,7 @@ def main(arguments: list[str]) -> None:
     faulthandler.enable()
     fds = sock_fd, spool_fd, page_fd, log_fd = tuple(map(int, arguments))
     for fd in fds:
-        os.set_inheritable(fd, False)
+        os.set_inheritable(fd, False)  # noqa: FBT003 - the system's own function
     sock = socket.socket(fileno=sock_fd)
     spool = ipc.Spool(socket.socket(fileno=spool_fd))
     runner = Runner(sock, spool, Page(page_fd), TaskOutput(log_fd))
