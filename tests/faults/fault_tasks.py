@@ -154,10 +154,11 @@ def fork_and_return(i):
 def fork_a_daemon_and_leave(i, pid_file):
     """The child holds all that it has inherited, and does not belong to the process group any more."""
     if i == 3:
-        if (pid := os.fork()) == 0:
-            os.setsid()
-            time.sleep(60)
-            os._exit(0)
+        libc = ctypes.PyDLL(None)  # no hook of Python's sees it
+        if (pid := libc.fork()) == 0:
+            libc.setsid()
+            libc.sleep(60)
+            libc._exit(0)
         with pathlib.Path(pid_file).open("a") as file:
             file.write(f"{pid}\n")
         os._exit(7)
@@ -187,3 +188,17 @@ def close_all_files(i):
     if i == 3:
         os.closerange(3, 256)
     return i * i
+
+
+def leave_every_fourth(i):
+    if i % 4 == 3:
+        os._exit(7)
+    return i * i
+
+
+def start_and_terminate(i):
+    import subprocess
+
+    with subprocess.Popen(["sleep", "60"]) as process:
+        process.terminate()
+        return process.wait(10)
