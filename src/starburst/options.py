@@ -78,8 +78,13 @@ class Options:
             _positive_cpu(self.cpu)
         if self.memory is not None:
             parse_memory_bytes(self.memory)
-        if not self.launch_type:
+        if not isinstance(self.launch_type, str) or not self.launch_type:
             raise OptionError(f"launch_type={self.launch_type!r} is not a name", hint='use "LOCAL"')
+        if self.store is not None and not isinstance(self.store, str):
+            raise OptionError(
+                f"store={self.store!r} is not an address",
+                hint='use "file:///absolute/path" or "s3://bucket/prefix"',
+            )
 
     @classmethod
     def names(cls) -> tuple[str, ...]:

@@ -18,7 +18,7 @@ from starburst.client.plan import store_url
 from starburst.clock import Clock, SystemClock
 from starburst.compute.base import Provider
 from starburst.compute.registry import load_provider
-from starburst.errors import IncompatibleVersion
+from starburst.errors import IncompatibleVersion, InvalidStoreURL
 from starburst.options import Options, parse_memory_bytes
 from starburst.protocol.keys import Keys, new_session_id
 from starburst.protocol.keys import session_url as url_of
@@ -62,6 +62,11 @@ class Connection:
         """
         provider = load_provider(options.launch_type)
         store = open_store(store_url(options.store), region=options.region)
+        if store.url.startswith("memory:") and options.launch_type == "LOCAL":
+            raise InvalidStoreURL(
+                f"the store {store.url} is in this process's memory, where no worker can reach it",
+                hint="leave store= out, or use file:///absolute/path",
+            )
         clock = SystemClock()
         manifest = _manifest(options, kind, session_id or new_session_id(kind), clock)
         if not await create_session(store, manifest):

@@ -46,7 +46,7 @@ class Executor(concurrent.futures.Executor):
     """
 
     def __init__(self, *, progress: bool = True, **options: Any) -> None:
-        self._options = current_options(options)
+        self._options = current_options(options, ("progress",))
         self._pool = open_pool(self._options)
         self._gatherer = Gatherer(self._pool, self._options)
         self._calls: list[Call] = []

@@ -71,9 +71,10 @@ def map_(
         SessionEnded: The session ended before all was done.
     """
     check_callable(fn)
-    chosen = current_options(options)
+    chosen = current_options(options, ("chunksize", "on_error", "progress", "resume"))
     size = check_chunksize(chunksize)
     check_on_error(on_error)
+    _check_resume(resume)
     columns = columns_of(iterables)
     lanes = chosen.workers * chosen.slots
     if resume:
@@ -111,7 +112,7 @@ def starmap(
         OptionError: As :func:`starburst.map`, or a row is not a sequence.
     """
     check_callable(fn)
-    chosen = current_options(options)
+    chosen = current_options(options, ("chunksize", "on_error", "progress"))
     size = check_chunksize(chunksize)
     check_on_error(on_error)
     listed = list(columns_of([rows])[0])
@@ -183,6 +184,11 @@ def check_on_error(on_error: Any) -> None:
     """
     if on_error not in ("raise", "return", "skip"):
         raise OptionError(f"on_error={on_error!r} is not known", hint='use "raise", "return" or "skip"')
+
+
+def _check_resume(resume: Any) -> None:
+    if not isinstance(resume, bool) and resume != "code":
+        raise OptionError(f"resume={resume!r} is not known", hint='use True, False or "code"')
 
 
 def tell_where(sink: ProgressSink, options: Options) -> None:
@@ -283,7 +289,7 @@ def _lazily(
 ) -> Iterator[Any]:
     check_callable(fn)
     check_on_error(on_error)
-    chosen = current_options(options)
+    chosen = current_options(options, ("on_error", "progress"))
     check_iterables("imap", iterables)
     rows = zip(*iterables, strict=False)
     return _stream(fn, rows, chosen, on_error=on_error, progress=progress, ordered=ordered)

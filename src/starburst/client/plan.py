@@ -73,14 +73,18 @@ def _set(options: Mapping[str, Any]) -> None:
         _main_plan = options
 
 
-def current_options(changes: Mapping[str, Any]) -> Options:
+def current_options(changes: Mapping[str, Any], parameters: tuple[str, ...] = ()) -> Options:
     """Defaults, stored settings, plan and ``changes``, each on top of the one before.
+
+    Args:
+        changes: The options of a call.
+        parameters: What else the call has by name, for the list in the error.
 
     Raises:
         OptionError: One of ``changes`` is unknown or wrong.
         ConfigError: The stored settings cannot be read.
     """
-    check_names(changes, Options.names())
+    check_names(changes, (*Options.names(), *parameters))
     given = {name: value for name, value in changes.items() if value is not None}
     return load_settings().options().merged({**_current(), **given})
 

@@ -31,7 +31,7 @@ from starburst.client.status import read_batches
 from starburst.errors import CorruptObject, SerializationError
 from starburst.options import Options
 from starburst.protocol.pack import PackIndex
-from starburst.protocol.payload import LargeObjects, dump_call
+from starburst.protocol.payload import LargeObjects, dump_call, dump_function
 from starburst.protocol.records import BatchHeader, Environment
 
 __all__ = ["NamedTasks", "run_named"]
@@ -67,6 +67,7 @@ class NamedTasks:
         Raises:
             SerializationError: An argument cannot be pickled.
         """
+        dump_function(fn, LargeObjects())  # names what cannot be pickled before anything is made
         code = code_hash(fn)
         label, by_name = _identity(fn)
         environment = Environment()
@@ -204,8 +205,16 @@ def code_hash(fn: Any) -> str:
 
 
 def _code_parts(code: types.CodeType) -> tuple[object, ...]:
-    constants = [_code_parts(c) if isinstance(c, types.CodeType) else repr(c) for c in code.co_consts]
+    constants = [_constant(value) for value in code.co_consts]
     return (code.co_code, constants, code.co_names, code.co_varnames)
+
+
+def _constant(value: Any) -> object:
+    if isinstance(value, types.CodeType):
+        return _code_parts(value)
+    if isinstance(value, frozenset):  # ``x in {"a", "b"}``: its order is another in each process
+        return sorted(map(repr, value))
+    return repr(value)
 
 
 def _identity(fn: Any) -> tuple[str, bool]:

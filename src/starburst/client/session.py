@@ -15,8 +15,9 @@ from starburst.client.mapping import OnError, check_on_error
 from starburst.client.packing import Packed, check_callable, check_chunksize, columns_of, pack_map
 from starburst.client.pool import Pool
 from starburst.client.status import SessionStatus, read_status, requests_of
-from starburst.errors import CollectTimeout, SessionError, StarburstError
+from starburst.errors import CollectTimeout, SerializationError, SessionError, StarburstError
 from starburst.options import MAX_WORKERS, Options, parse_duration_s
+from starburst.protocol.diagnose import why_unpicklable
 from starburst.protocol.payload import Calls, LargeObjects, SharedObject
 from starburst.protocol.sessions import append_event, delete_session, read_heartbeats
 from starburst.store.base import RequestCounts
@@ -263,7 +264,12 @@ class Session:
             SerializationError: It cannot be pickled.
         """
         large = LargeObjects()
-        sha256 = large.add(value)
+        try:
+            sha256 = large.add(value)
+        except Exception as error:
+            raise SerializationError(
+                f"the value cannot be stored: {why_unpicklable(value, error)}"
+            ) from error
         engine.run(self._connection.put_objects(Packed(b"", "", "", Calls("stream", [], []), large, 0)))
         return SharedObject(sha256)
 
