@@ -53,7 +53,8 @@ def processes_of(folder):
     found = []
     for process in psutil.process_iter():
         try:
-            if process.environ().get("STARBURST_DATA_DIR") == str(folder):
+            ours = any("starburst" in part for part in process.cmdline())
+            if ours and process.environ().get("STARBURST_DATA_DIR") == str(folder):
                 found.append(process)
         except psutil.Error:  # another user's, or just gone
             continue

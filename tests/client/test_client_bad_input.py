@@ -1,0 +1,439 @@
+"""Bad input: a clear error at the call, which names the culprit and the way out; nothing started, nothing left."""
+
+import functools
+import itertools
+import os
+import re
+import threading
+
+import client_tasks as tasks
+import msgspec
+import pytest
+
+import starburst
+from starburst.client import packing
+from starburst.client.connection import Connection
+from starburst.client.engine import engine
+from starburst.client.plan import current_options
+from starburst.protocol.keys import Keys
+from starburst.protocol.records import encode_json
+from starburst.store import open_store
+
+
+@pytest.fixture
+def nothing_may_start(fresh_folder):
+    """Whatever the test does: no process, no session and no object comes of it."""
+    yield fresh_folder
+    assert starburst.list_sessions() == []
+    store = fresh_folder.data_dir.parent / "store"
+    assert [path for path in store.rglob("*") if path.is_file()] == []
+    assert not list((fresh_folder.data_dir / "local").glob("*"))
+    assert fresh_folder.processes() == []
+
+
+class Handle:
+    """An object that looks harmless and holds something that cannot be sent."""
+
+    def __init__(self):
+        self.name = "x"
+        self.connection = {"socket": threading.Lock()}
+
+
+LOCK = threading.Lock()
+HANDLE = Handle()
+
+
+def uses_lock(x):
+    return LOCK, x
+
+
+def lock_default(x, lock=LOCK):
+    return x
+
+
+def endless():
+    while True:
+        yield 1
+
+
+def local_closure():
+    handle = HANDLE
+
+    def work(x):
+        return handle, x
+
+    return work
+
+
+def in_main(name, value):
+    namespace = {"__name__": "__main__", name: value}
+    exec(f"def work(x):\n    return {name}, x", namespace)
+    return namespace["work"]
+
+
+def m(*args, **options):
+    return lambda: starburst.map(*args, **options)
+
+
+def each(iterator):
+    return list(iterator)
+
+
+ONE = [1, 2]
+OPTION, PICKLE = starburst.OptionError, starburst.SerializationError
+ROWS = {
+    # how many workers, slots, tries
+    "no workers": (m(tasks.square, ONE, workers=0), OPTION, "workers=0", "at least 1"),
+    "negative workers": (m(tasks.square, ONE, workers=-3), OPTION, "workers=-3", "at least 1"),
+    "too many workers": (m(tasks.square, ONE, workers=501), OPTION, "workers=501", "500", "quota"),
+    "workers as text": (m(tasks.square, ONE, workers="4"), OPTION, "workers='4'", "whole number"),
+    "workers as a fraction": (m(tasks.square, ONE, workers=1.5), OPTION, "workers=1.5", "whole number"),
+    "workers as a truth": (m(tasks.square, ONE, workers=True), OPTION, "workers=True", "whole number"),
+    "no slots": (m(tasks.square, ONE, slots=0), OPTION, "slots=0"),
+    "too many slots": (m(tasks.square, ONE, slots=1000), OPTION, "slots=1000", "256"),
+    "negative retries": (m(tasks.square, ONE, retries=-1), OPTION, "retries=-1"),
+    "no attempts": (m(tasks.square, ONE, max_attempts=0), OPTION, "max_attempts=0"),
+    # times and sizes
+    "timeout of nothing": (m(tasks.square, ONE, timeout=0), OPTION, "timeout=0", "90m"),
+    "negative timeout": (m(tasks.square, ONE, timeout=-1), OPTION, "timeout=-1"),
+    "timeout that is no time": (m(tasks.square, ONE, timeout="soon"), OPTION, "timeout='soon'", "90m"),
+    "timeout that is no number": (m(tasks.square, ONE, timeout=float("nan")), OPTION, "timeout=nan"),
+    "endless timeout": (m(tasks.square, ONE, timeout=float("inf")), OPTION, "timeout=inf"),
+    "idle_timeout": (m(tasks.square, ONE, idle_timeout="1 week"), OPTION, "idle_timeout='1 week'"),
+    "absolute_timeout": (m(tasks.square, ONE, absolute_timeout=[1]), OPTION, "absolute_timeout=[1]"),
+    "session_timeout": (m(tasks.square, ONE, session_timeout=0), OPTION, "session_timeout=0"),
+    "lease": (m(tasks.square, ONE, lease="none"), OPTION, "lease='none'"),
+    "memory": (m(tasks.square, ONE, memory="lots"), OPTION, "memory='lots'", "8GB"),
+    "cpu": (m(tasks.square, ONE, cpu=0), OPTION, "cpu=0", "0.25"),
+    # the names of options
+    "a misspelt option": (
+        m(tasks.square, ONE, worker=3),
+        OPTION,
+        "'worker'",
+        "did you mean 'workers'",
+        "slots",
+    ),
+    "a misspelt parameter": (m(tasks.square, ONE, chunk_size=3), OPTION, "'chunk_size'", "'chunksize'"),
+    "another misspelt one": (m(tasks.square, ONE, on_errors="skip"), OPTION, "'on_errors'", "'on_error'"),
+    "an argument of the function": (m(tasks.add, ONE, ONE, c=5), OPTION, "'c'", "functools.partial"),
+    "an option that imap has not": (
+        lambda: starburst.imap(tasks.square, ONE, chunksize=3),
+        OPTION,
+        "'chunksize'",
+        "valid names",
+    ),
+    "an option of plan": (lambda: starburst.plan(wokers=3), OPTION, "'wokers'", "'workers'"),
+    "an option of Executor": (lambda: starburst.Executor(worker=3), OPTION, "'worker'", "'workers'"),
+    "an option of session": (lambda: starburst.session(wrokers=3), OPTION, "'wrokers'", "'workers'"),
+    # words
+    "on_error": (m(tasks.square, ONE, on_error="ignore"), OPTION, "on_error='ignore'", '"skip"'),
+    "on_error of imap": (lambda: starburst.imap(tasks.square, ONE, on_error=None), OPTION, "on_error=None"),
+    "on_error of starmap": (lambda: starburst.starmap(tasks.add, [(1, 2)], on_error=1), OPTION, "on_error=1"),
+    "chunksize of nothing": (m(tasks.square, ONE, chunksize=0), OPTION, "chunksize=0", '"auto"'),
+    "chunksize as text": (m(tasks.square, ONE, chunksize="big"), OPTION, "chunksize='big'"),
+    "chunksize as a fraction": (m(tasks.square, ONE, chunksize=2.0), OPTION, "chunksize=2.0"),
+    "resume": (m(tasks.square, ONE, resume="always"), OPTION, "resume='always'", '"code"'),
+    "resume as a number": (m(tasks.square, ONE, resume=2), OPTION, "resume=2"),
+    "launch_type": (m(tasks.square, ONE, launch_type="LOKAL"), starburst.StarburstError, "LOKAL", "LOCAL"),
+    "launch_type that is no text": (m(tasks.square, ONE, launch_type=3), OPTION, "launch_type=3", "LOCAL"),
+    # functions
+    "no function": (m(None, ONE), OPTION, "NoneType", "not a function"),
+    "a called function": (m(tasks.square(2), ONE), OPTION, "int", "without calling it"),
+    "arguments the wrong way round": (m(ONE, tasks.square), OPTION, "list", "not a function"),
+    "no function for imap": (lambda: starburst.imap("square", ONE), OPTION, "str", "not a function"),
+    "no function for starmap": (lambda: starburst.starmap(5, [(1,)]), OPTION, "int", "not a function"),
+    # iterables
+    "no iterable": (m(tasks.square), OPTION, "at least one iterable"),
+    "a number for an iterable": (m(tasks.square, 10), OPTION, "argument 2", "int", "range"),
+    "the second iterable": (m(tasks.add, ONE, None), OPTION, "argument 3", "NoneType"),
+    "a number for imap": (lambda: starburst.imap(tasks.square, 10), OPTION, "argument 2", "int"),
+    "no iterable for imap": (lambda: starburst.imap(tasks.square), OPTION, "at least one iterable"),
+    "endless count": (m(tasks.square, itertools.count()), OPTION, "endless", "imap"),
+    "endless cycle": (m(tasks.square, itertools.cycle([1])), OPTION, "endless", "imap"),
+    "endless repeat": (m(tasks.square, itertools.repeat(1)), OPTION, "endless", "imap"),
+    "all endless": (m(tasks.add, itertools.count(), itertools.repeat(1)), OPTION, "endless", "imap"),
+    "endless generator": (m(tasks.square, endless()), OPTION, "more than", "imap"),
+    "endless generators": (m(tasks.add, endless(), endless()), OPTION, "more than", "imap"),
+    "rows that are no rows": (lambda: starburst.starmap(tasks.square, [(1,), 2]), OPTION, "row 1", "int"),
+    "rows of text": (
+        lambda: starburst.starmap(tasks.square, ["ab"]),
+        OPTION,
+        "row 0",
+        "str",
+        "starburst.map",
+    ),
+    # what cannot be pickled
+    "a global": (m(in_main("gate", LOCK), ONE), PICKLE, "work", "global variable 'gate'", "lock"),
+    "an attribute of a global": (
+        m(in_main("client", HANDLE), ONE),
+        PICKLE,
+        "global variable 'client'",
+        "'connection'",
+        "'socket'",
+        "lock",
+    ),
+    "a closed-over object": (
+        m(local_closure(), ONE),
+        PICKLE,
+        "closed-over variable 'handle'",
+        "'connection'",
+    ),
+    "a bound method": (m(HANDLE.__init__, ONE), PICKLE, "'connection'", "lock"),
+    "a partial": (m(functools.partial(tasks.add, LOCK), ONE), PICKLE, "argument 0", "lock"),
+    "an argument": (m(tasks.square, [1, LOCK]), PICKLE, "task 1", "argument 0", "lock"),
+    "a part of an argument": (m(tasks.add, ONE, [1, HANDLE]), PICKLE, "task 1", "argument 1", "'connection'"),
+    "a generator as an argument": (m(tasks.square, [(x for x in ONE)]), PICKLE, "task 0", "generator"),
+    "an argument of starmap": (
+        lambda: starburst.starmap(tasks.add, [(1, 2), (1, LOCK)]),
+        PICKLE,
+        "task 1",
+        "argument 1",
+        "lock",
+    ),
+    "a function for imap": (
+        lambda: each(starburst.imap(in_main("gate", LOCK), ONE)),
+        PICKLE,
+        "global variable 'gate'",
+    ),
+    "an argument of imap": (lambda: each(starburst.imap(tasks.square, [1, LOCK])), PICKLE, "lock"),
+    "a function to resume": (m(in_main("gate", LOCK), ONE, resume=True), PICKLE, "gate", "lock"),
+    "an argument to resume": (m(tasks.square, [LOCK], resume=True), PICKLE, "lock"),
+    # stores
+    "a store of an unknown kind": (m(tasks.square, ONE, store="ftp://x"), starburst.InvalidStoreURL, "ftp"),
+    "a store that is no address": (
+        m(tasks.square, ONE, store="my bucket"),
+        starburst.InvalidStoreURL,
+        "my bucket",
+    ),
+    "a store that is no text": (m(tasks.square, ONE, store=5), OPTION, "store=5"),
+    "a memory store": (m(tasks.square, ONE, store="memory://"), starburst.StarburstError, "memory"),
+    "a bucket without a name": (m(tasks.square, ONE, store="s3://"), starburst.InvalidStoreURL, "s3://"),
+    # sessions
+    "no such session": (
+        lambda: starburst.attach("session-20200101-000000-abcdef"),
+        starburst.SessionNotFound,
+        "session-20200101-000000-abcdef",
+        "starburst sessions",
+    ),
+    "a session id that is no text": (lambda: starburst.attach(5), OPTION, "5"),
+    "an empty session id": (lambda: starburst.attach(""), starburst.StarburstError, "''"),
+    "a session id with a slash": (lambda: starburst.attach("../x"), starburst.StarburstError, "../x"),
+}
+
+
+@pytest.mark.parametrize("name", ROWS)
+def test_bad_input(name, nothing_may_start, monkeypatch):
+    call, kind, *words = ROWS[name]
+    if "endless generator" in name:
+        monkeypatch.setattr(packing, "MAX_TASKS", 1000)  # the real limit takes seconds to reach
+    with pytest.raises(kind) as caught:
+        call()
+    text = str(caught.value)
+    assert [word for word in words if word not in text] == [], text
+
+
+@pytest.mark.parametrize("fn", [starburst.map, starburst.imap, starburst.imap_unordered, starburst.starmap])
+def test_every_call_lists_the_names_that_are_valid(fn, nothing_may_start):
+    with pytest.raises(starburst.OptionError) as caught:
+        fn(tasks.square, ONE, colour="red")
+    for name in ("workers", "slots", "timeout", "retries", "on_error", "progress"):
+        assert re.search(rf"\b{name}\b", str(caught.value)), name
+
+
+def test_errors_of_options_are_value_errors_and_errors_of_pickling_type_errors():
+    assert issubclass(starburst.OptionError, ValueError)
+    assert issubclass(starburst.SerializationError, TypeError)
+
+
+def test_an_executor_takes_no_bad_calls_and_goes_on(fresh_folder):
+    with starburst.Executor(progress=False) as pool:
+        for call, kind in (
+            (lambda: pool.submit(5), starburst.OptionError),
+            (lambda: pool.submit(uses_lock_in_main(), 1), starburst.SerializationError),
+            (lambda: pool.submit(tasks.square, LOCK), starburst.SerializationError),
+            (lambda: pool.submit(tasks.add, a=1, b=HANDLE), starburst.SerializationError),
+            (lambda: pool.map(tasks.square), starburst.OptionError),
+            (lambda: pool.map(tasks.square, 5), starburst.OptionError),
+            (lambda: pool.map(tasks.square, [LOCK]), starburst.SerializationError),
+            (lambda: pool.map(tasks.square, ONE, chunksize=0), ValueError),
+            (lambda: pool.map(tasks.square, itertools.count()), starburst.OptionError),
+        ):
+            with pytest.raises(kind):
+                call()
+        assert fresh_folder.processes() == []
+        assert pool.submit(tasks.square, 3).result() == 9
+        [session] = starburst.list_sessions()
+        assert session.total == 1
+
+
+def uses_lock_in_main():
+    return in_main("gate", LOCK)
+
+
+def test_a_keyword_argument_that_cannot_be_pickled_is_named(fresh_folder):
+    with starburst.Executor(progress=False) as pool, pytest.raises(starburst.SerializationError) as caught:
+        pool.submit(tasks.add, 1, b=HANDLE)
+    assert "argument 'b'" in str(caught.value)
+    assert "'connection'" in str(caught.value)
+
+
+def test_a_session_takes_no_bad_calls_and_goes_on(fresh_folder):
+    session = starburst.session(workers=1)
+    for call, kind in (
+        (lambda: session.map(5, ONE), starburst.OptionError),
+        (lambda: session.map(tasks.square), starburst.OptionError),
+        (lambda: session.map(tasks.square, itertools.count()), starburst.OptionError),
+        (lambda: session.map(tasks.square, [LOCK]), starburst.SerializationError),
+        (lambda: session.map(tasks.square, ONE, timeout="soon"), starburst.OptionError),
+        (lambda: session.map(tasks.square, ONE, retries=-1), starburst.OptionError),
+        (lambda: session.map(tasks.square, ONE, chunksize=0), starburst.OptionError),
+        (lambda: session.submit(tasks.square, LOCK), starburst.SerializationError),
+        (lambda: session.submit("f"), starburst.OptionError),
+        (lambda: session.put(LOCK), starburst.SerializationError),
+        (lambda: session.collect(on_error="x"), starburst.OptionError),
+        (lambda: session.collect(timeout=-1), starburst.OptionError),
+        (lambda: session.extend("soon"), starburst.OptionError),
+        (lambda: session.extend(-5), starburst.OptionError),
+        (lambda: session.scale(0), starburst.OptionError),
+        (lambda: session.scale(501), starburst.OptionError),
+    ):
+        with pytest.raises(kind):
+            call()
+    assert session.status().total == 0
+    assert fresh_folder.processes() == []
+    assert [row.total for row in starburst.list_sessions()] == [0]
+    session.cleanup(force=True)
+    assert starburst.list_sessions() == []
+
+
+def test_empty_input_starts_nothing(nothing_may_start):
+    assert starburst.map(tasks.square, []) == []
+    assert starburst.map(tasks.square, [], resume=True) == []
+    assert starburst.starmap(tasks.square, []) == []
+    assert list(starburst.imap(tasks.square, [])) == []
+    assert list(starburst.imap_unordered(tasks.square, iter(()))) == []
+
+
+def test_near_session_ids_are_listed(fresh):
+    first = starburst.session(workers=1)
+    second = starburst.session(workers=1)
+    typo = first.session_id[:-1] + ("0" if first.session_id[-1] != "0" else "1")
+    with pytest.raises(starburst.SessionNotFound) as caught:
+        starburst.attach(typo)
+    assert first.session_id in str(caught.value)
+    assert "did you mean" in str(caught.value)
+    with pytest.raises(starburst.SessionNotFound) as caught:
+        starburst.attach(second.session_id[-6:])
+    assert second.session_id in str(caught.value)
+    assert typo not in [row.session_id for row in starburst.list_sessions()]
+    assert fresh.processes() == []
+
+
+def test_a_folder_that_cannot_be_written(fresh_folder, tmp_path):
+    blocked = tmp_path / "file"
+    blocked.write_text("not a folder")
+    for call in (
+        lambda: starburst.map(tasks.square, ONE, store=(blocked / "store").as_uri()),
+        lambda: starburst.Executor(store=(blocked / "store").as_uri()),
+        lambda: starburst.session(store=(blocked / "store").as_uri()),
+        lambda: next(starburst.imap(tasks.square, ONE, store=(blocked / "store").as_uri())),
+    ):
+        with pytest.raises(starburst.InvalidStoreURL) as caught:
+            call()
+        assert str(blocked) in str(caught.value)
+        assert "file:///" in caught.value.hint
+    assert fresh_folder.processes() == []
+
+
+@pytest.mark.skipif(os.getuid() == 0, reason="the superuser may write everywhere")
+def test_a_folder_without_permission(fresh_folder, tmp_path):
+    tmp_path.joinpath("closed").mkdir(mode=0o500)
+    with pytest.raises(starburst.InvalidStoreURL):
+        starburst.map(tasks.square, ONE, store=(tmp_path / "closed" / "store").as_uri())
+
+
+def test_a_bucket_that_is_not_there(seaweed, s3_url, fresh_folder):
+    with pytest.raises(starburst.StoreError) as caught:
+        starburst.map(tasks.square, ONE, store="s3://no-such-bucket-here/x")
+    assert "no-such-bucket-here" in str(caught.value)
+    assert caught.value.hint
+    assert fresh_folder.processes() == []
+
+
+def test_wrong_credentials(seaweed, s3_url, fresh_folder, monkeypatch):
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "wrong")
+    with pytest.raises(starburst.StoreError) as caught:
+        starburst.map(tasks.square, ONE, store=s3_url)
+    assert isinstance(caught.value, starburst.AccessDenied)
+    assert caught.value.hint
+    assert fresh_folder.processes() == []
+
+
+def write_manifest_of_another_python(place, kind="session"):
+    """A session as Python 3.99 would have made it."""
+
+    async def write():
+        connection = await Connection.create(current_options({}), kind)
+        manifest = connection.manifest
+        environment = msgspec.structs.replace(manifest.environment, python="3.99")
+        changed = msgspec.structs.replace(manifest, environment=environment)
+        await connection.store.overwrite(connection.keys.manifest, encode_json(changed))
+        return manifest.session_id
+
+    return engine.run(write())
+
+
+def test_submitting_to_a_session_of_another_python_is_refused(fresh):
+    session = starburst.attach(write_manifest_of_another_python(fresh))
+    for call in (
+        lambda: session.map(tasks.square, ONE),
+        lambda: session.submit(tasks.square, 1).result(timeout=30),
+    ):
+        with pytest.raises(starburst.IncompatibleVersion) as caught:
+            call()
+        assert "3.99" in str(caught.value)
+        assert "submit from Python 3.99" in caught.value.hint
+    assert session.status().total == 0
+    assert session.collect() == []
+    assert fresh.processes() == []
+
+
+def test_workers_of_another_python_refuse_and_the_caller_learns_why(fresh, monkeypatch):
+    session_id = write_manifest_of_another_python(fresh)
+    monkeypatch.setattr(Connection, "check_python", lambda self: None)  # as if this were Python 3.99
+    session = starburst.attach(session_id)
+    session.map(tasks.square, ONE)
+    with pytest.raises(starburst.SessionEnded) as caught:
+        session.collect(timeout=60)
+    assert "3.99" in str(caught.value)
+    assert "pickled functions do not pass" in str(caught.value)
+    status = session.status()
+    assert status.state == "failed"
+    assert "3.99" in status.reason
+    assert {worker.state for worker in status.worker_list} == {"refused"}
+
+
+def test_a_manifest_of_a_newer_protocol_is_refused(fresh_folder):
+    session = starburst.session(workers=1)
+    store = open_store(fresh_folder.url)
+    key = Keys(session.session_id).manifest
+    newer = bytes(engine.run(store.get(key))).replace(b'"v": 1', b'"v": 99')
+    assert b'"v": 99' in newer
+    engine.run(store.overwrite(key, newer))
+    with pytest.raises(starburst.IncompatibleVersion) as caught:
+        starburst.attach(session.session_id)
+    assert "99" in str(caught.value)
+    assert "upgrade" in caught.value.hint
+
+
+def test_wrong_settings_are_told_with_their_place(fresh_folder, monkeypatch):
+    monkeypatch.setenv("STARBURST_WORKERS", "many")
+    with pytest.raises(starburst.ConfigError) as caught:
+        starburst.map(tasks.square, ONE)
+    assert "STARBURST_WORKERS" in str(caught.value)
+    monkeypatch.setenv("STARBURST_WORKERS", "0")
+    with pytest.raises(starburst.ConfigError) as caught:
+        starburst.map(tasks.square, ONE)
+    assert "STARBURST_WORKERS" in str(caught.value)
+    monkeypatch.setenv("STARBURST_WORKERS", "2")
+    assert fresh_folder.processes() == []
