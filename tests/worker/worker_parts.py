@@ -8,6 +8,7 @@ import hashlib
 from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Any
 
+from helpers import eventually
 from starburst.client.packing import pack_map
 from starburst.protocol.keys import ChunkId, Keys
 from starburst.protocol.pack import encode_pack
@@ -159,7 +160,9 @@ class Session:
         assert found is not None
         return found
 
-    async def write_result(self, first: int, values: Sequence[Any], *, chunk: int = 0, by: str = "zombie") -> bool:
+    async def write_result(
+        self, first: int, values: Sequence[Any], *, chunk: int = 0, by: str = "zombie"
+    ) -> bool:
         """What another worker writes."""
         run = Run()
         run.add_values(list(values))
@@ -244,7 +247,5 @@ async def real_runner(
 
 
 async def eventually_async(condition: Callable[[], Any], timeout_s: float = 30.0) -> None:
-    """Real time, in a coroutine; see ``helpers.eventually``."""
-    async with asyncio.timeout(timeout_s):
-        while not condition():
-            await asyncio.sleep(0.01)
+    """As ``helpers.eventually``, while the loop goes on."""
+    await asyncio.to_thread(eventually, condition, timeout_s)
