@@ -122,6 +122,7 @@ class Agent:
     async def run(self) -> str:
         """Work; returns why it stopped, in a few words."""
         await self.pulse.beat()
+        await self._take_news()  # the deadline may have been extended, the session may have ended
         watches = [asyncio.ensure_future(self._pulse_loop()), asyncio.ensure_future(self._check_loop())]
         slots = [asyncio.ensure_future(slot.run()) for slot in self._slots]
         pending = {*slots}
@@ -221,7 +222,7 @@ class Agent:
 
     async def _pulse_loop(self) -> None:
         """Beat and read events; nothing of it waits for user code."""
-        beat_at = news_at = float("-inf")
+        beat_at, news_at = float("-inf"), self.clock.monotonic()
         while True:
             now = self.clock.monotonic()
             try:

@@ -123,10 +123,14 @@ async def _refuse(store: Store, manifest: Manifest, options: AgentOptions, why: 
 
 
 def _watch_deadline(agent: Agent) -> None:
-    """A last resort, in a thread: should the loop be stuck past the deadline, leave all the same."""
+    """A last resort, in a thread: should the loop be stuck past the deadline, leave all the same.
+
+    A worker that comes after the manifest's deadline gets the time to read whether that was extended.
+    """
+    began_at = time.time()
 
     def watch() -> None:
-        while time.time() < agent.state.deadline_at + _LAST_RESORT_S:
+        while time.time() < max(agent.state.deadline_at, began_at) + _LAST_RESORT_S:
             time.sleep(min(_LAST_RESORT_S, max(1.0, agent.state.deadline_at - time.time())))
         os._exit(EXIT_FAILED)
 
