@@ -268,4 +268,4 @@ class Agent:
 
     @property
     def _working(self) -> bool:
-        return any(slot.holding is not None for slot in self._slots)
+        return any(slot.busy for slot in self._slots)

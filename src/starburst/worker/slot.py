@@ -72,6 +72,7 @@ class Slot:
     def __init__(self, agent: Foreman) -> None:
         self._agent = agent
         self.holding: Holding | None = None
+        self.busy = False
         self._next: Held | None = None
         self._runner: RunnerPort | None = None
         self._known: set[str] = set()
@@ -100,9 +101,11 @@ class Slot:
                         break
                     await agent.rest()
                     continue
+                self.busy = True  # while its runner starts, too
                 if self._runner is None:
                     self._runner = await starting
                 await self._hold(Holding(agent, held))
+                self.busy = False
         finally:
             await asyncio.wait([starting])
             if self._runner is None and not starting.exception():
