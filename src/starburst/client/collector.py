@@ -154,6 +154,12 @@ class Collector:
                 self._details[self.state.ended or ""] = str(event.data.get("detail", ""))
             elif event.what == "damaged" and (watched := self._watched.pop(event.data["batch"], None)):
                 watched.on_error(CorruptObject(str(event.data["error"])))
+            elif event.what == "cancelled":
+                for seq in event.data.get("batches", ()):
+                    if (
+                        cancelled := self._watched.pop(seq, None)
+                    ) is not None:  # not by us, we have unwatched
+                        cancelled.on_error(SessionEnded(f"submission {seq} was cancelled by another client"))
 
     async def _collect(self) -> None:
         pause_s, news_at = self._store.poll.min_s, self._clock.monotonic()

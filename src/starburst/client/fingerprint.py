@@ -9,7 +9,7 @@ from typing import Any
 
 import cloudpickle
 
-__all__ = ["fingerprint", "same"]
+__all__ = ["fingerprint", "global_names", "same"]
 
 _MAX_DEPTH = 3
 _ATOMS = (int, float, complex, bool, str, bytes, type(None))
@@ -25,7 +25,7 @@ def fingerprint(fn: Any, depth: int = 0) -> list[object] | None:
     if not isinstance(fn, types.FunctionType) or depth > _MAX_DEPTH or fn.__dict__:
         return None
     parts: list[object] = [fn, fn.__code__]
-    values = [fn.__globals__[name] for name in _names(fn.__code__) if name in fn.__globals__]
+    values = [fn.__globals__[name] for name in global_names(fn.__code__) if name in fn.__globals__]
     try:
         values += [cell.cell_contents for cell in fn.__closure__ or ()]
     except ValueError:
@@ -51,12 +51,12 @@ def same(before: list[object] | None, now: list[object] | None) -> bool:
     )
 
 
-def _names(code: types.CodeType) -> Iterator[str]:
+def global_names(code: types.CodeType) -> Iterator[str]:
     """Names that a function looks up, those in comprehensions and functions within it too."""
     yield from code.co_names
     for constant in code.co_consts:
         if isinstance(constant, types.CodeType):
-            yield from _names(constant)
+            yield from global_names(constant)
 
 
 def _by_name(value: Any) -> bool:

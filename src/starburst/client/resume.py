@@ -23,6 +23,7 @@ import xxhash
 from starburst.client.call import Call, Slice
 from starburst.client.collector import Run, Watched
 from starburst.client.engine import engine
+from starburst.client.fingerprint import global_names
 from starburst.client.mapping import OnError, attended, gather, tell_where
 from starburst.client.packing import Packed, check_chunksize, pack_map, title_of
 from starburst.client.pool import Pool, reopen_pool
@@ -133,6 +134,7 @@ async def _bring_known(call: Call, named: NamedTasks) -> tuple[list[int], int]:
     places = {name: i for i, name in enumerate(named.names)}
     changed = 0
     under_way: list[tuple[Watched, Slice]] = []
+    outdated: list[int] = []
     for seq, entry in (await read_batches(store, keys)).items():
         if isinstance(entry, CorruptObject) or not entry[0].has_keys:
             continue
@@ -145,9 +147,13 @@ async def _bring_known(call: Call, named: NamedTasks) -> tuple[list[int], int]:
         await pool.collector.sweep(watched)
         good = _take_good(call, wanted, runs, seq)
         changed += good if header.code != named.code else 0
-        if watched.missing and seq not in pool.state.cancelled_batches:
+        if watched.missing and header.code != named.code:
+            outdated.append(seq)  # what has not run yet is to run with the present code
+        elif watched.missing and seq not in pool.state.cancelled_batches:
             left = [wanted[i] if not watched.covered[i] else -1 for i in range(header.n_tasks)]
             under_way.append((watched, Slice(left)))
+    if outdated := [seq for seq in outdated if seq not in pool.state.cancelled_batches]:
+        await pool.cancel(*outdated)
     coming = set(call.outcomes)
     for watched, part in under_way:
         part.places = [place if place not in coming else -1 for place in part.places]
@@ -227,7 +233,20 @@ def _identity(fn: Any) -> tuple[str, bool]:
         return f"{fn.__module__}.{fn.__qualname__}({_content((closed, fn.__defaults__))})", True
     if isinstance(fn, (types.BuiltinFunctionType, type)):
         return f"{fn.__module__}.{fn.__qualname__}", True
+    if isinstance(fn, types.FunctionType):  # a lambda: its code goes into the name beside this
+        used = {
+            name: _used(fn.__globals__[name]) for name in global_names(fn.__code__) if name in fn.__globals__
+        }
+        closed = [_used(cell.cell_contents) for cell in fn.__closure__ or ()]
+        return f"{fn.__qualname__}({_content((closed, fn.__defaults__, sorted(used.items())))})", False
     return _content(fn), False
+
+
+def _used(value: Any) -> Any:
+    """What stands in a name for something that a lambda uses: functions by their own name, all else as it is."""
+    if isinstance(value, types.ModuleType):
+        return value.__name__
+    return _identity(value)[0] if isinstance(value, types.FunctionType) else value
 
 
 def _content(value: Any) -> str:
