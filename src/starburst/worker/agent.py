@@ -187,10 +187,7 @@ class Agent:
 
     async def rest(self) -> None:
         """A slot has nothing to do: ask for a share if others are at work, then wait a little."""
-        now = self.clock.monotonic()
-        if self._working:
-            self._busy_at = now
-        elif now - self._busy_at >= self._patience_s:
+        if not self._working and self.clock.monotonic() - self._busy_at >= self._patience_s:
             self.stop("nothing to do for the idle timeout")
             return
         if self.board.others_at_work and not self._wanted:
@@ -244,6 +241,8 @@ class Agent:
         while True:
             if self.clock.time() >= self.state.deadline_at:
                 self.stop("the session is expired", at_once=True)
+            if self._working:
+                self._busy_at = self.clock.monotonic()
             for slot in self._slots:
                 slot.check(self.clock.monotonic())
             await self.clock.sleep(_CHECK_S)
