@@ -5,20 +5,36 @@ from __future__ import annotations
 
 import argparse
 import multiprocessing
+import signal
 import sys
 import traceback
 
 from sim_checks import violations
 from sim_world import run_seed
 
+PATIENCE_S = 300
+"""Real seconds that a seed may take: a loop that never waits would otherwise be there for ever."""
+
 
 def examine(job: tuple[int, int]) -> tuple[int, list[str]]:
     """What is wrong with a seed."""
     seed, scale = job
+    signal.signal(signal.SIGALRM, give_up)
+    signal.alarm(PATIENCE_S)
     try:
         return seed, violations(run_seed(seed, scale=scale))
-    except Exception:
+    except (Exception, Endless):
         return seed, [traceback.format_exc()]
+    finally:
+        signal.alarm(0)
+
+
+class Endless(BaseException):
+    """No except clause of the code in question must catch it."""
+
+
+def give_up(*_: object) -> None:
+    raise Endless(f"still running after {PATIENCE_S} s")
 
 
 def main() -> int:
