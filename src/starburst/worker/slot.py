@@ -263,7 +263,7 @@ class Slot:
         elif crash.reason not in ("stopped", "cancelled", "superseded"):
             task = crash.task if crash.task >= 0 else holding.position
             n = self._crashes[task] = self._crashes.get(task, 0) + 1
-            attempts = n + (held.attempt - 1 if task == held.position else 0)
+            attempts = n + (held.attempt - 1 if task == held.log[-1].position else 0)
             log.warning("task %06d-%08d took its process down: %s", held.batch.seq, task, crash.reason)
             if attempts >= agent.manifest.max_attempts:
                 message = f"its process died each time it ran, {attempts} times: {crash.reason}"
