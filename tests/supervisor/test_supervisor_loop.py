@@ -350,6 +350,16 @@ def test_session_with_nothing_to_do_ends():
     World().run(scenario)
 
 
+def test_session_without_work_and_workers_ends_and_says_so():
+    async def scenario(world):
+        task, _ = world.start(world.supervisor())
+        report = await task
+        assert (report.state, report.over) == ("idle", True)
+        assert [event.data["reason"] for event in await world.events("terminated")] == ["idle"]
+
+    World().run(scenario)
+
+
 def test_cancelled_session_is_left_by_all():
     async def scenario(world):
         task, _ = world.start(world.supervisor())

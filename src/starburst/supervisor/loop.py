@@ -240,7 +240,10 @@ class Supervisor:
                 if await self._note("worker-stopped", worker=worker, reason=reason):
                     self._observer.left(worker)
             case Terminate(reason):
-                return snapshot.ended is not None or await self._note("terminated", reason=reason)
+                if snapshot.ended is None:
+                    if not await self._note("terminated", reason=reason):
+                        return False
+                    await self._observer.news()  # so that this tick's report, which may be the last, says so
             case GiveUp(reason):
                 await self._give_up(reason)
         return True
