@@ -250,6 +250,8 @@ class Pool:
 
 
 _pools: dict[tuple[object, ...], Pool] = {}
+_ended: list[tuple[int, Pool]] = []
+"""Pools whose session ended by itself, with the process that they belong to: what is left of them goes with it."""
 _lock = threading.Lock()
 
 
@@ -279,7 +281,10 @@ def open_pool(options: Options) -> Pool:
     )
     with _lock:
         pool = _pools.get(key)
-        if pool is None or not pool.usable:
+        if pool is not None and not pool.usable:
+            _ended.append((os.getpid(), _pools.pop(key)))
+            pool = None
+        if pool is None:
             pool = _pools[key] = engine.run(Pool.open(options, "map"))
         return pool
 
@@ -326,8 +331,10 @@ def discard(pool: Pool) -> None:
 def close_all() -> None:
     """Close every pool of this process."""
     with _lock:
-        mine = [pool for key, pool in _pools.items() if key[0] == os.getpid()]
+        known = [*_ended, *((key[0], pool) for key, pool in _pools.items())]
+        mine = [pool for pid, pool in known if pid == os.getpid()]
         _pools.clear()
+        _ended.clear()
     for pool in mine:
         with contextlib.suppress(StarburstError):
             engine.run(pool.close())
