@@ -94,6 +94,7 @@ class Holding:
         """Write what is finished, unless that is under way; ``then`` is called if the chunk was taken over."""
         if (self._flushing is None or self._flushing.done()) and self.has_news and not self.superseded:
             self._flushing = asyncio.ensure_future(self._flush(self._flushing, then))
+            self._flushing.add_done_callback(_note_error)
 
     async def flush_all(self) -> None:
         """Wait until all that is finished is written, or the chunk turns out not to be ours any more.
@@ -185,3 +186,9 @@ class Holding:
         held.ok += run.ok
         held.failed += run.failed
         self._flight = Run()
+
+
+def _note_error(flush: asyncio.Task[None]) -> None:
+    """Its error is met again when the chunk is closed; a worker that ends by another error closes none."""
+    if not flush.cancelled():
+        flush.exception()

@@ -85,6 +85,7 @@ class Slot:
         self._verdict: tuple[int, Failure] | None = None
         self.closing: list[asyncio.Task[None]] = []
         self._sharing: asyncio.Task[None] | None = None
+        self._prefetching: asyncio.Task[None] | None = None
 
     async def run(self) -> None:
         """Work until the agent stops."""
@@ -107,6 +108,11 @@ class Slot:
                 await self._hold(Holding(agent, held))
                 self.busy = False
         finally:
+            # After an error something may still be under way: it ends here, nobody is left to hear of it.
+            left = [work for work in (*self.closing, self._sharing, self._prefetching) if work is not None]
+            for work in left:
+                work.cancel()
+            await asyncio.gather(*left, return_exceptions=True)
             await asyncio.wait([starting])
             if self._runner is None and not starting.exception():
                 self._runner = starting.result()
@@ -179,7 +185,8 @@ class Slot:
     async def _settle(self, at_most: int) -> None:
         """Wait until at most so many chunks wait for their last writes; errors of those come up here."""
         while len(self.closing) > at_most or (self.closing and self.closing[0].done()):
-            await self.closing.pop(0)
+            await self.closing[0]
+            del self.closing[0]
 
     async def _work(self, holding: Holding, *, until: int | None = None) -> None:
         """Run the chunk's tasks, or those before ``until``, past every crash of the runner."""
@@ -194,7 +201,7 @@ class Slot:
             while not holding.done:
                 self._fail(holding, Failure(kind="load", message=str(error), type_name=type(error).__name__))
             return
-        prefetch = asyncio.ensure_future(self._prefetch(held))
+        self._prefetching = asyncio.ensure_future(self._prefetch(held))
         while True:
             await holding.resume()
             self._apply_verdict(holding)
@@ -222,7 +229,7 @@ class Slot:
             self._running = False
             if crash is not None:
                 await self._after_crash(holding, crash, end)
-        await prefetch
+        await self._prefetching
         if self._sharing is not None:
             await self._sharing
 
