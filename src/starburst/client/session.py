@@ -26,6 +26,7 @@ __all__ = ["Session", "Submission"]
 
 R = TypeVar("R")
 _GRACE_S = 10.0
+_FORCED_GRACE_S = 1.0
 
 
 class Submission:
@@ -321,7 +322,8 @@ class Session:
         connection = self._connection
         if stop_workers:
             await self._event("terminated", {"reason": "closed"})
-            await connection.provider.stop(self.session_id, None, grace_s=_GRACE_S)
+            grace_s = _FORCED_GRACE_S if force else _GRACE_S  # what is removed need not be finished
+            await connection.provider.stop(self.session_id, None, grace_s=grace_s)
         if force:
             await delete_session(connection.store, connection.keys)
             await connection.provider.forget(self.session_id)
