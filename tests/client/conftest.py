@@ -1,5 +1,6 @@
 """Places for clients: a store and a data folder, warm for a whole module or fresh for one test."""
 
+import contextlib
 import subprocess
 import sys
 from dataclasses import dataclass, field
@@ -97,25 +98,16 @@ def warm(request, _warm_dirs, monkeypatch, data_dir):
     return _set_place(monkeypatch, kind, url, folder)
 
 
-def _fresh(url, monkeypatch, data_dir, kind):
+@pytest.fixture
+def fresh(request, monkeypatch, data_dir):
+    """A place of this test's own, on a folder store, or on S3 if asked; all its processes are ended with it."""
+    kind = getattr(request, "param", "folder")
+    url = request.getfixturevalue(f"{kind}_url")
     place = _set_place(monkeypatch, kind, url, data_dir)
     monkeypatch.setenv("STARBURST_IDLE_TIMEOUT", "5")
     monkeypatch.setenv("STARBURST_LEASE", "2")
     yield place
     _end_all(place)
-
-
-@pytest.fixture
-def fresh(store_url, monkeypatch, data_dir):
-    """A place of this test's own, on a folder store, then on S3; all its processes are ended with it."""
-    kind = "s3" if store_url.startswith("s3:") else "folder"
-    yield from _fresh(store_url, monkeypatch, data_dir, kind)
-
-
-@pytest.fixture
-def fresh_folder(folder_url, monkeypatch, data_dir):
-    """As ``fresh``, only on a folder store."""
-    yield from _fresh(folder_url, monkeypatch, data_dir, "folder")
 
 
 def _end_all(place):
@@ -125,14 +117,17 @@ def _end_all(place):
         process.communicate()
     pools.close_all()
     # What is left belongs to detached sessions and to scripts that were killed: found by this test's own folder.
+    eventually(lambda: not _kill_all(place), what=f"the end of all processes of {place.data_dir}")
+
+
+def _kill_all(place):
+    """Kill what is there; those that one of them has just started are found the next time."""
     left = place.processes()
     for process in left:
-        try:
+        with contextlib.suppress(psutil.NoSuchProcess):
             process.kill()
-        except psutil.NoSuchProcess:
-            continue
     psutil.wait_procs(left, timeout=10)
-    assert not place.processes()
+    return left
 
 
 @pytest.fixture

@@ -19,16 +19,18 @@ from starburst.protocol.keys import Keys
 from starburst.protocol.records import encode_json
 from starburst.store import open_store
 
+both_stores = pytest.mark.parametrize("fresh", ["folder", "s3"], indirect=True)
+
 
 @pytest.fixture
-def nothing_may_start(fresh_folder):
+def nothing_may_start(fresh):
     """Whatever the test does: no process, no session and no object comes of it."""
-    yield fresh_folder
+    yield fresh
     assert starburst.list_sessions() == []
-    store = fresh_folder.data_dir.parent / "store"
+    store = fresh.data_dir.parent / "store"
     assert [path for path in store.rglob("*") if path.is_file()] == []
-    assert not list((fresh_folder.data_dir / "local").glob("*"))
-    assert fresh_folder.processes() == []
+    assert not list((fresh.data_dir / "local").glob("*"))
+    assert fresh.processes() == []
 
 
 class Handle:
@@ -245,7 +247,7 @@ def test_errors_of_options_are_value_errors_and_errors_of_pickling_type_errors()
     assert issubclass(starburst.SerializationError, TypeError)
 
 
-def test_an_executor_takes_no_bad_calls_and_goes_on(fresh_folder):
+def test_an_executor_takes_no_bad_calls_and_goes_on(fresh):
     with starburst.Executor(progress=False) as pool:
         for call, kind in (
             (lambda: pool.submit(5), starburst.OptionError),
@@ -260,7 +262,7 @@ def test_an_executor_takes_no_bad_calls_and_goes_on(fresh_folder):
         ):
             with pytest.raises(kind):
                 call()
-        assert fresh_folder.processes() == []
+        assert fresh.processes() == []
         assert pool.submit(tasks.square, 3).result() == 9
         [session] = starburst.list_sessions()
         assert session.total == 1
@@ -270,14 +272,14 @@ def uses_lock_in_main():
     return in_main("gate", LOCK)
 
 
-def test_a_keyword_argument_that_cannot_be_pickled_is_named(fresh_folder):
+def test_a_keyword_argument_that_cannot_be_pickled_is_named(fresh):
     with starburst.Executor(progress=False) as pool, pytest.raises(starburst.SerializationError) as caught:
         pool.submit(tasks.add, 1, b=HANDLE)
     assert "argument 'b'" in str(caught.value)
     assert "'connection'" in str(caught.value)
 
 
-def test_a_session_takes_no_bad_calls_and_goes_on(fresh_folder):
+def test_a_session_takes_no_bad_calls_and_goes_on(fresh):
     session = starburst.session(workers=1)
     for call, kind in (
         (lambda: session.map(5, ONE), starburst.OptionError),
@@ -300,7 +302,7 @@ def test_a_session_takes_no_bad_calls_and_goes_on(fresh_folder):
         with pytest.raises(kind):
             call()
     assert session.status().total == 0
-    assert fresh_folder.processes() == []
+    assert fresh.processes() == []
     assert [row.total for row in starburst.list_sessions()] == [0]
     session.cleanup(force=True)
     assert starburst.list_sessions() == []
@@ -314,6 +316,7 @@ def test_empty_input_starts_nothing(nothing_may_start):
     assert list(starburst.imap_unordered(tasks.square, iter(()))) == []
 
 
+@both_stores
 def test_near_session_ids_are_listed(fresh):
     first = starburst.session(workers=1)
     second = starburst.session(workers=1)
@@ -329,7 +332,7 @@ def test_near_session_ids_are_listed(fresh):
     assert fresh.processes() == []
 
 
-def test_a_folder_that_cannot_be_written(fresh_folder, tmp_path):
+def test_a_folder_that_cannot_be_written(fresh, tmp_path):
     blocked = tmp_path / "file"
     blocked.write_text("not a folder")
     for call in (
@@ -342,31 +345,31 @@ def test_a_folder_that_cannot_be_written(fresh_folder, tmp_path):
             call()
         assert str(blocked) in str(caught.value)
         assert "file:///" in caught.value.hint
-    assert fresh_folder.processes() == []
+    assert fresh.processes() == []
 
 
 @pytest.mark.skipif(os.getuid() == 0, reason="the superuser may write everywhere")
-def test_a_folder_without_permission(fresh_folder, tmp_path):
+def test_a_folder_without_permission(fresh, tmp_path):
     tmp_path.joinpath("closed").mkdir(mode=0o500)
     with pytest.raises(starburst.InvalidStoreURL):
         starburst.map(tasks.square, ONE, store=(tmp_path / "closed" / "store").as_uri())
 
 
-def test_a_bucket_that_is_not_there(seaweed, s3_url, fresh_folder):
+def test_a_bucket_that_is_not_there(seaweed, s3_url, fresh):
     with pytest.raises(starburst.StoreError) as caught:
         starburst.map(tasks.square, ONE, store="s3://no-such-bucket-here/x")
     assert "no-such-bucket-here" in str(caught.value)
     assert caught.value.hint
-    assert fresh_folder.processes() == []
+    assert fresh.processes() == []
 
 
-def test_wrong_credentials(seaweed, s3_url, fresh_folder, monkeypatch):
+def test_wrong_credentials(seaweed, s3_url, fresh, monkeypatch):
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "wrong")
     with pytest.raises(starburst.StoreError) as caught:
         starburst.map(tasks.square, ONE, store=s3_url)
     assert isinstance(caught.value, starburst.AccessDenied)
     assert caught.value.hint
-    assert fresh_folder.processes() == []
+    assert fresh.processes() == []
 
 
 def write_manifest_of_another_python(place, kind="session"):
@@ -383,6 +386,7 @@ def write_manifest_of_another_python(place, kind="session"):
     return engine.run(write())
 
 
+@both_stores
 def test_submitting_to_a_session_of_another_python_is_refused(fresh):
     session = starburst.attach(write_manifest_of_another_python(fresh))
     for call in (
@@ -398,6 +402,7 @@ def test_submitting_to_a_session_of_another_python_is_refused(fresh):
     assert fresh.processes() == []
 
 
+@both_stores
 def test_workers_of_another_python_refuse_and_the_caller_learns_why(fresh, monkeypatch):
     session_id = write_manifest_of_another_python(fresh)
     monkeypatch.setattr(Connection, "check_python", lambda self: None)  # as if this were Python 3.99
@@ -413,9 +418,9 @@ def test_workers_of_another_python_refuse_and_the_caller_learns_why(fresh, monke
     assert {worker.state for worker in status.worker_list} == {"refused"}
 
 
-def test_a_manifest_of_a_newer_protocol_is_refused(fresh_folder):
+def test_a_manifest_of_a_newer_protocol_is_refused(fresh):
     session = starburst.session(workers=1)
-    store = open_store(fresh_folder.url)
+    store = open_store(fresh.url)
     key = Keys(session.session_id).manifest
     newer = bytes(engine.run(store.get(key))).replace(b'"v": 1', b'"v": 99')
     assert b'"v": 99' in newer
@@ -426,7 +431,7 @@ def test_a_manifest_of_a_newer_protocol_is_refused(fresh_folder):
     assert "upgrade" in caught.value.hint
 
 
-def test_wrong_settings_are_told_with_their_place(fresh_folder, monkeypatch):
+def test_wrong_settings_are_told_with_their_place(fresh, monkeypatch):
     monkeypatch.setenv("STARBURST_WORKERS", "many")
     with pytest.raises(starburst.ConfigError) as caught:
         starburst.map(tasks.square, ONE)
@@ -436,4 +441,4 @@ def test_wrong_settings_are_told_with_their_place(fresh_folder, monkeypatch):
         starburst.map(tasks.square, ONE)
     assert "STARBURST_WORKERS" in str(caught.value)
     monkeypatch.setenv("STARBURST_WORKERS", "2")
-    assert fresh_folder.processes() == []
+    assert fresh.processes() == []

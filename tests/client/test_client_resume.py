@@ -10,6 +10,7 @@ import pytest
 import starburst
 from helpers import eventually
 
+both_fresh = pytest.mark.parametrize("fresh", ["folder", "s3"], indirect=True)
 both_stores = pytest.mark.parametrize("warm", ["folder", "s3"], indirect=True)
 pytestmark = pytest.mark.usefixtures("warm")
 
@@ -224,6 +225,7 @@ def source(tmp_path, *, n=12, bug="False", on_error="raise", resume=True, chunk=
     )
 
 
+@both_fresh
 def test_a_fixed_script_runs_only_what_had_failed(fresh, script, tmp_path):
     path = script(source(tmp_path, bug="x in (3, 7)", on_error="return"))
     first = json.loads(fresh.run(path, tmp_path))
@@ -234,12 +236,12 @@ def test_a_fixed_script_runs_only_what_had_failed(fresh, script, tmp_path):
     assert marks(tmp_path / "marks", range(12)) == [2 if x in (3, 7) else 1 for x in range(12)]
 
 
-def test_a_script_that_stopped_at_a_bug_goes_on_with_the_fix(fresh_folder, script, tmp_path):
+def test_a_script_that_stopped_at_a_bug_goes_on_with_the_fix(fresh, script, tmp_path):
     path = script(source(tmp_path, n=60, bug="x % 10 == 3"))
-    fresh_folder.run(path, tmp_path, code=1)
+    fresh.run(path, tmp_path, code=1)
     before = marks(tmp_path / "marks", range(60))
     path = script(source(tmp_path, n=60))
-    assert json.loads(fresh_folder.run(path, tmp_path)) == [2 * x for x in range(60)]
+    assert json.loads(fresh.run(path, tmp_path)) == [2 * x for x in range(60)]
     after = marks(tmp_path / "marks", range(60))
     # Good ones stay; failed ones run once more with the fix, and what had not run yet runs with the fix only.
     assert all(
@@ -248,6 +250,7 @@ def test_a_script_that_stopped_at_a_bug_goes_on_with_the_fix(fresh_folder, scrip
     )
 
 
+@both_fresh
 def test_a_new_process_runs_nothing_that_is_done(fresh, script, tmp_path):
     path = script(source(tmp_path))
     first = fresh.run(path, tmp_path)
@@ -256,10 +259,10 @@ def test_a_new_process_runs_nothing_that_is_done(fresh, script, tmp_path):
     assert marks(tmp_path / "marks", range(12)) == [1] * 12
 
 
-def test_lambdas_and_code_names_are_the_same_in_every_process(fresh_folder, script, tmp_path):
+def test_lambdas_and_code_names_are_the_same_in_every_process(fresh, script, tmp_path):
     path = script(source(tmp_path, resume="code"))
-    fresh_folder.run(path, tmp_path)
-    fresh_folder.run(path, tmp_path)
+    fresh.run(path, tmp_path)
+    fresh.run(path, tmp_path)
     assert marks(tmp_path / "marks", range(12)) == [1] * 12
 
 
@@ -285,6 +288,7 @@ if __name__ == "__main__":
 """
 
 
+@both_fresh
 def test_a_killed_process_is_gone_on_with(fresh, script, tmp_path):
     folder, gate = tmp_path / "marks", tmp_path / "gate"
     folder.mkdir()
@@ -306,6 +310,7 @@ def test_a_killed_process_is_gone_on_with(fresh, script, tmp_path):
     assert marks(folder, range(40)) == [1] * 40
 
 
+@both_fresh
 def test_killed_with_its_workers(fresh, script, tmp_path):
     folder, gate = tmp_path / "marks", tmp_path / "gate"
     folder.mkdir()
