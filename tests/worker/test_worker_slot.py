@@ -187,6 +187,7 @@ def test_a_suspect_chunk_runs_with_nothing_else_at_stake():
 
 
 def test_while_a_suspect_chunk_runs_no_other_one_is_claimed():
+    """Not even one that was submitted after the suspect was claimed, which is when others are fetched."""
     session = Session(max_attempts=5)
     claimed = []
 
@@ -195,30 +196,55 @@ def test_while_a_suspect_chunk_runs_no_other_one_is_claimed():
         await lose(s, 0, "w-1")
 
         def act(task, n):
-            if task == 0:
-                more.append(asyncio.ensure_future(s.submit(abs, negatives(2), chunksize=1)))
             claimed.append(any("claims/000002" in key for key in s.store._objects.keys))
-            return Act(5.0)
+            return Act(1.0)
 
-        more = []
-        await s.agent("w", Diary(s, act)).run()
-        assert claimed[:2] == [False, False]
+        async def launch(locate):
+            await s.clock.sleep(2.0)
+            return SimulatedRunner(Diary(s, act), s.clock)
+
+        running = working(s.agent("w", launch_runner=launch))
+        await s.until(lambda: has_claims(s, 0, 2), 1.0)
+        await s.submit(abs, negatives(2), chunksize=2)
+        await running
+        assert claimed == [False, False, True, True]
         assert await s.values(2) == {0: 0, 1: 1}
 
     session.run(scenario)
 
 
+async def has_claims(s, chunk, n):
+    return len(await s.claims(chunk)) == n
+
+
 def test_at_its_last_attempt_a_chunk_runs_alone_in_its_worker():
+    """It waits for the other slot to finish and write, and the other slot waits for it to do the same."""
     session = Session(max_attempts=3)
+    marks_at_its_start = []
 
     async def scenario(s):
-        await s.submit(abs, negatives(8), chunksize=2)
+        store = FaultyStore(s.store, clock=s.clock)
+        store.delay("create", "*/done/000001-00000004*", delay_s=3.0)
+        store.delay("create", "*/results/000001-00000000/*", delay_s=3.0, times=9)
+        await s.submit(abs, negatives(6), chunksize=2)
         await lose(s, 0, "w-1", "w-2")
-        diary = Diary(s, lambda task, n: Act(2.0))
-        await s.agent("w", diary, slots=3).run()
-        assert await s.values() == {i: i for i in range(8)}
-        alone = (diary.at(0), diary.at(1) + 2.0)
-        assert not [t for at, _, t in diary.begun if t > 1 and alone[0] - 1.99 < at < alone[1] - 0.001]
+
+        def act(task, n):
+            if task == 0 and n == 1:
+                marks_at_its_start.append(sum("/done/" in key for key in s.store._objects.keys))
+            return Act(10.0 if task in (4, 5) else 2.0)
+
+        diary = Diary(s, act)
+        agent = working(s.agent("w", diary, slots=2, store=store))
+        await s.until(lambda: diary.times(0))
+        await s.submit(abs, [-1, -2, -3], chunksize=1)  # enough for the other slot to begin, if it might
+        await agent
+        began = {task: at for at, _, task in reversed(diary.begun)}
+        assert diary.of()[:6] == [2, 4, 3, 5, 0, 1]
+        assert began[0] >= began[5] + 10.0
+        assert marks_at_its_start == [2]
+        assert len(diary.begun[6:]) == 3
+        assert min(at for at, _, _ in diary.begun[6:]) >= began[1] + 2.0 + 3.0
         assert [c.attempt for c in await s.claims(0)] == [1, 2, 3]
 
     session.run(scenario)
