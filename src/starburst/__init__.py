@@ -104,22 +104,24 @@ __all__ = [
 ]
 
 
-def __getattr__(name: str) -> Any:
-    """Load a public name when it is first asked for."""
-    import importlib
+if not TYPE_CHECKING:  # a checker that saw this would take any name for a good one
 
-    if name not in __all__:
-        raise AttributeError(f"module 'starburst' has no attribute {name!r}")
-    if name == "Options":
-        found: Any = importlib.import_module("starburst.options").Options
-    elif name in _CLIENT:
-        _install_display()
-        module = importlib.import_module(f"starburst.client.{_CLIENT[name]}")
-        found = getattr(module, "map_" if name == "map" else name)
-    else:
-        found = getattr(importlib.import_module("starburst.errors"), name)
-    globals()[name] = found
-    return found
+    def __getattr__(name: str) -> Any:
+        """Load a public name when it is first asked for."""
+        import importlib
+
+        if name not in __all__:
+            raise AttributeError(f"module 'starburst' has no attribute {name!r}")
+        if name == "Options":
+            found: Any = importlib.import_module("starburst.options").Options
+        elif name in _CLIENT:
+            _install_display()
+            module = importlib.import_module(f"starburst.client.{_CLIENT[name]}")
+            found = getattr(module, "map_" if name == "map" else name)
+        else:
+            found = getattr(importlib.import_module("starburst.errors"), name)
+        globals()[name] = found
+        return found
 
 
 @functools.cache
