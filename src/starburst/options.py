@@ -78,7 +78,8 @@ class Options:
             _positive_cpu(self.cpu)
         if self.memory is not None:
             parse_memory_bytes(self.memory)
-        if not isinstance(self.launch_type, str) or not self.launch_type:
+        launch_type: Any = self.launch_type
+        if not isinstance(launch_type, str) or not launch_type:
             raise OptionError(f"launch_type={self.launch_type!r} is not a name", hint='use "LOCAL"')
         if self.store is not None and not isinstance(self.store, str):
             raise OptionError(
