@@ -145,7 +145,7 @@ class _Checks:
             attempts = [claim.attempt for claim in await self.claims(chunk) if claim.kind == "claim"]
             return max(attempts) >= self.world.plan.max_attempts or number in self.world.disturbed
         # The machine's clock goes on while a process is frozen.
-        return failure.kind == "timeout" and self.world.plan.freezes > 0
+        return failure.kind == "timeout" and self.world.plan.freezes + self.world.plan.ambushes > 0
 
     async def claims(self, chunk: ChunkId) -> list[Claim]:
         listed = await self.store.list(self.keys.claim_log(chunk))

@@ -35,13 +35,15 @@ class Client:
     Attributes:
         outcomes: What it collected: for each submission each task's outcomes, one for each time that they came.
         waiting: Submissions that are not complete yet.
-        error: What the collector said last.
+        unwatched: Those of them that the collector does not look at, or has given up.
+        error: What it said last.
     """
 
     world: Any
     actor: Actor
     outcomes: dict[int, dict[int, list[Outcome]]] = field(default_factory=dict)
     waiting: set[int] = field(default_factory=set)
+    unwatched: set[int] = field(default_factory=set)
     error: StarburstError | None = None
     finished: bool = False
 
@@ -103,12 +105,12 @@ class Client:
         world, clock = self.world, self.actor.clock
         state = SessionState.of(world.manifest)
         collector = Collector(connection.store, world.keys, state, clock, news_s=0.2)
-        self.waiting = set(sizes)
-        self._watch(collector, sizes)
+        self.waiting, self.unwatched = set(sizes), set(sizes)
         while self.waiting:
+            self._watch(collector, sizes)
             await clock.sleep(0.05)
             self.waiting -= state.cancelled_batches
-            if self.error is None:
+            if not self.unwatched & self.waiting:
                 continue
             await collector.read_news()
             name = state.name(clock.time())
@@ -118,14 +120,13 @@ class Client:
                 await collector.read_news()
             elif name != "open":
                 break
-            self._watch(collector, sizes)
         await collector.close()
 
     def _watch(self, collector: Collector, sizes: dict[int, int]) -> None:
-        self.error = None
-        for seq in sorted(self.waiting):
+        for seq in sorted(self.unwatched & self.waiting):
             self.outcomes[seq] = {}
             collector.watch(self._watched(seq, sizes[seq]))
+        self.unwatched.clear()
 
     def _watched(self, seq: int, n_tasks: int) -> Watched:
         def on_run(run: Run) -> None:
@@ -137,5 +138,6 @@ class Client:
         def on_error(error: StarburstError) -> None:
             self.world.network.note(self.actor.name, f"TOLD {error.message}")
             self.error = error
+            self.unwatched.add(seq)
 
         return Watched(seq, n_tasks, on_run, on_error)
