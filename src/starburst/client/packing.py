@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import inspect
 import itertools
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -35,7 +36,7 @@ __all__ = [
 
 Buffer = bytes | bytearray | memoryview
 MAX_TASKS = 10_000_000
-"""So many items are read of an iterable without a length before it is taken for endless."""
+"""So many tasks one call may have; an iterable that gives more is taken for endless."""
 
 
 @dataclass(slots=True)
@@ -88,7 +89,7 @@ def columns_of(iterables: Sequence[Iterable[Any]]) -> list[Sequence[Any]]:
     """The items of several iterables side by side, as :func:`zip` pairs them, one sequence for each.
 
     Raises:
-        OptionError: There is no iterable, one is not iterable, or all are endless.
+        OptionError: There is no iterable, one is not iterable, or all are endless or too long.
     """
     check_iterables("map", iterables)
     if all(_is_endless(items) for items in iterables):
@@ -96,6 +97,8 @@ def columns_of(iterables: Sequence[Iterable[Any]]) -> list[Sequence[Any]]:
     if len(iterables) == 1:
         only = iterables[0]
         if isinstance(only, (list, tuple, range)):
+            if only[MAX_TASKS : MAX_TASKS + 1]:
+                raise _endless(f"these are more than {MAX_TASKS:,}")
             return [only]
         rows: list[Any] = list(itertools.islice(only, MAX_TASKS + 1))
         columns: list[Sequence[Any]] = [rows]
@@ -158,12 +161,26 @@ def check_callable(fn: Any) -> None:
     """Refuse what cannot be called.
 
     Raises:
-        OptionError: It is not callable.
+        OptionError: It is not callable, or no call of it can have a result that could be sent back.
     """
     if not callable(fn):
         raise OptionError(
             f"the first argument is a {type(fn).__name__}, not a function",
             hint="starburst.map(fn, items): give the function itself, without calling it",
+        )
+    plain = fn
+    while isinstance(plain, functools.partial):
+        plain = plain.func
+    flags = getattr(getattr(plain, "__code__", None), "co_flags", 0)
+    if flags & inspect.CO_COROUTINE:
+        raise OptionError(
+            f"{title_of(fn)} is an async function: calling it gives a coroutine, which cannot be sent back",
+            hint=f"give a function that runs it, such as: def run(x): return asyncio.run({title_of(fn)}(x))",
+        )
+    if flags & (inspect.CO_GENERATOR | inspect.CO_ASYNC_GENERATOR):
+        raise OptionError(
+            f"{title_of(fn)} is a generator function: calling it gives a generator, which cannot be sent back",
+            hint="return a list of what it yields",
         )
 
 

@@ -90,5 +90,9 @@ def current_options(changes: Mapping[str, Any], parameters: tuple[str, ...] = ()
 
 
 def store_url(store: str | None) -> str:
-    """The URL of the store to use: ``store``, or the planned, or the configured, or the default one."""
-    return store or current_options({}).store or default_store_url()
+    """The URL of the store to use: ``store``, or the planned, or the configured, or the default one.
+
+    Raises:
+        OptionError: It is not text.
+    """
+    return current_options({"store": store or None}).store or default_store_url()
