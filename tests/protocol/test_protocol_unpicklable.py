@@ -187,3 +187,15 @@ def test_excessive_depth_is_an_error_of_ours() -> None:
         deep = [deep]
     with pytest.raises(SerializationError, match=r"cannot be pickled .*recursion"):
         dump_call((deep,), {}, LargeObjects())
+
+
+def test_what_is_nested_too_deeply_is_told_in_a_sentence() -> None:
+    nested: list[Any] = []
+    for _ in range(100_000):
+        nested = [nested]
+    with pytest.raises(SerializationError, match="argument 1 is a list, which cannot be pickled") as caught:
+        dump_call((1, nested), {}, LargeObjects())
+    assert "recursion" in str(caught.value)
+    assert len(caught.value.message) < 300
+    while nested:  # or the end of the list nests as deeply
+        nested = nested.pop()

@@ -25,14 +25,20 @@ def why_unpicklable(value: Any, error: Exception) -> str:
         value: What could not be pickled.
         error: What pickling said.
     """
-    return _sentence(*_search(value, "", _parts(value)), error)
+    return _sentence(*_search(value, "", _parts(value), 0 if _is_too_deep(error) else _MAX_DEPTH), error)
 
 
 def why_unpicklable_call(args: tuple[Any, ...], kwargs: Mapping[str, Any], error: Exception) -> str:
     """The same for the arguments of a call."""
     positional = ((f"argument {i}", value) for i, value in enumerate(args))
     named = ((f"argument {name!r}", value) for name, value in kwargs.items())
-    return _sentence(*_search((args, kwargs), "", [*positional, *named]), error)
+    depth = 1 if _is_too_deep(error) else _MAX_DEPTH
+    return _sentence(*_search((args, kwargs), "", [*positional, *named], depth), error)
+
+
+def _is_too_deep(error: Exception) -> bool:
+    """Whether it is the nesting that cannot be pickled: then no part of it is to blame."""
+    return "recursion" in str(error)
 
 
 def _sentence(path: str, culprit: Any, error: Exception) -> str:
@@ -42,10 +48,10 @@ def _sentence(path: str, culprit: Any, error: Exception) -> str:
     return f"{where} is a {kind}, which cannot be pickled ({reason})"
 
 
-def _search(value: Any, path: str, parts: _Parts) -> tuple[str, Any]:
+def _search(value: Any, path: str, parts: _Parts, depth: int) -> tuple[str, Any]:
     """Path and value of the innermost part that does not pickle; the way down is the first that fails."""
     seen = {id(value)}
-    for _ in range(_MAX_DEPTH):
+    for _ in range(depth):
         named = islice(parts, _MAX_PARTS)
         bad = next((p for p in named if id(p[1]) not in seen and not _pickles(p[1])), None)
         if bad is None:
