@@ -472,6 +472,12 @@ def test_a_trim_after_the_end_of_the_job_gives_nothing_away():
     in_runner(scenario)
 
 
+def is_stopped(pid):
+    """Whether every thread of a process stands still."""
+    threads = psutil.Process(pid).threads()
+    return all(psutil.Process(thread.id).status() == psutil.STATUS_STOPPED for thread in threads)
+
+
 def test_a_trim_of_a_runner_that_dies_is_answered(tmp_path):
     paths = gates(tmp_path, 2)
 
@@ -479,6 +485,7 @@ def test_a_trim_of_a_runner_that_dies_is_answered(tmp_path):
         running = await jobs.start(wait_for(), paths)
         await until_running(paths[0])
         os.kill(jobs.runner.pid, signal.SIGSTOP)
+        await eventually_async(lambda: is_stopped(jobs.runner.pid))  # else it may still answer
         trimming = asyncio.ensure_future(jobs.runner.trim(jobs.job, 1))
         await asyncio.sleep(0)
         jobs.runner.kill("superseded")
