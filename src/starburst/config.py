@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from starburst.errors import ConfigError, OptionError
-from starburst.options import Options
+from starburst.options import Options, parse_duration_s
 
 __all__ = [
     "LoadedSettings",
@@ -31,11 +31,13 @@ __all__ = [
     "get_value",
     "load",
     "load_settings",
+    "patience_s",
     "set_value",
     "unset_value",
 ]
 
 _DEFAULTS = Options()
+_PATIENCE_S = 300.0
 _HEADER = "# Settings of starburst; see: starburst config --help"
 
 
@@ -191,6 +193,15 @@ def _folder(variable: str, kind: str) -> Path:
     import platformdirs
 
     return Path(getattr(platformdirs, kind)("starburst"))
+
+
+def patience_s() -> float:
+    """Seconds for which workers, supervisors and waiting calls put up with a store that is down or full.
+
+    Raises:
+        OptionError: ``STARBURST_PATIENCE`` is not a length of time.
+    """
+    return parse_duration_s("STARBURST_PATIENCE", os.environ.get("STARBURST_PATIENCE") or _PATIENCE_S)
 
 
 def _variable(name: str) -> str:

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from starburst.clock import Clock
+from starburst.config import patience_s
 from starburst.errors import CorruptObject, SessionEnded, StarburstError, StoreError
 from starburst.protocol.keys import Keys
 from starburst.protocol.records import Failure, ResultHeader
@@ -21,7 +22,6 @@ __all__ = ["Collector", "Run", "Watched"]
 log = logging.getLogger(__name__)
 
 _AT_ONCE = 8
-_GIVE_UP_S = 60.0
 OnRun = Callable[["Run"], None]
 
 
@@ -175,7 +175,7 @@ class Collector:
                 came = 0
                 failing_since = failing_since or self._clock.monotonic()
                 log.warning("results cannot be read just now: %s", error)
-                if self._clock.monotonic() - failing_since > _GIVE_UP_S:
+                if self._clock.monotonic() - failing_since >= patience_s():
                     self.fail_all(error)
             except Exception as error:
                 log.exception("the collector failed")

@@ -15,6 +15,7 @@ from starburst.client.engine import at_exit, engine
 from starburst.client.packing import Packed
 from starburst.client.status import requests_of
 from starburst.client.withdraw import withdraw
+from starburst.config import patience_s
 from starburst.errors import StarburstError, StoreError
 from starburst.options import Options
 from starburst.protocol.keys import ChunkId
@@ -70,6 +71,7 @@ class Pool:
         self._has_supervisor = False
         self._looked_at = float("-inf")
         self._standing: tuple[int, str] | None = None
+        self._alone_since: float | None = None
         self._stop = asyncio.Event()
         self._supervising: asyncio.Task[None] | None = None
 
@@ -167,8 +169,22 @@ class Pool:
         standing = await latest_term(connection.store, connection.keys)
         self._standing = None if standing is None else (standing.term, standing.version)
         silent = not at_once and self._standing == before
-        if at_once or silent or standing is None or standing.resigned:
-            await self._ensure_supervisor(silent=silent)
+        if not (at_once or silent or standing is None or standing.resigned):
+            self._alone_since = None
+            return
+        if silent:
+            await self._check_that_the_store_takes_writes(now)
+        await self._ensure_supervisor(silent=silent)
+
+    async def _check_that_the_store_takes_writes(self, now: float) -> None:
+        """A supervisor falls silent, too, when it cannot write; then another one could not either."""
+        connection = self.connection
+        self._alone_since = now if self._alone_since is None else self._alone_since
+        try:
+            await append_event(connection.store, connection.keys, connection.clock, "revived")
+        except StoreError:
+            if now - self._alone_since >= patience_s():
+                raise
 
     async def _ensure_supervisor(self, *, silent: bool = False) -> None:
         connection = self.connection

@@ -5,6 +5,7 @@ Any store may be wrapped: S3 is, and so is a faulty store in memory, which is ho
 
 from __future__ import annotations
 
+import logging
 from typing import TYPE_CHECKING, TypeVar
 
 from starburst.clock import Clock, Deadline, backoff_s
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
 __all__ = ["RetryingStore"]
 
 T = TypeVar("T")
+
+log = logging.getLogger(__name__)
 
 
 class RetryingStore:
@@ -118,7 +121,9 @@ class RetryingStore:
         while True:
             try:
                 return await request()
-            except self._passing:
+            except self._passing as error:
+                if isinstance(error, StoreFull) and attempt == 0:
+                    log.warning("waiting for room: %s", error.message)
                 pause_s = backoff_s(attempt)
                 attempt += 1
                 if attempt >= self._max_tries or pause_s >= deadline.remaining_s():

@@ -39,6 +39,7 @@ class WorkerView:
         stopping: We asked it to stop.
         failed: It ended with an exit code other than 0.
         recorded: The events tell already that it is gone.
+        inherited: It was not this supervisor that started it.
         exit_reason: How it ended, as its provider tells.
         reason: What it said itself when it stopped or refused.
         age_s: How long we have known it.
@@ -52,6 +53,7 @@ class WorkerView:
     stopping: bool = False
     failed: bool = False
     recorded: bool = False
+    inherited: bool = False
     exit_reason: str = ""
     reason: str = ""
     age_s: float = 0.0
@@ -248,7 +250,9 @@ def _departures(snapshot: Snapshot) -> tuple[Action, ...]:
 
 def _hopeless(snapshot: Snapshot) -> str | None:
     for worker in snapshot.workers:
-        if worker.heartbeat_state == "refused" and not worker.recorded and worker.provider_state != "foreign":
+        # What kept an inherited one from working may be over: ours will tell.
+        ours = worker.provider_state != "foreign" and not worker.inherited
+        if worker.heartbeat_state == "refused" and not worker.recorded and ours:
             return worker.reason or "a worker refused to begin"
     if any(worker.counts and worker.heartbeat_state == "running" for worker in snapshot.workers):
         return None

@@ -56,11 +56,7 @@ class Heartbeats:
         """List the heartbeats. One request, unless there are more than a page of them."""
         listed = await self._store.list(self._keys.workers)
         if now_s - self._looked_s > self._lease_s / 2:
-            # Nobody looked for so long (a laptop slept, the store was away) that silence proves nothing.
-            self._liveness = Liveness(self._lease_s)
-            for seen in self._seen.values():
-                seen.changed_s = now_s
-            self._expected = dict.fromkeys(self._expected, now_s)
+            self.excuse(now_s)  # nobody looked for so long: a laptop slept, the store was away
         self._looked_s = now_s
         versions = {info.key.rsplit("/", 1)[1]: info.version for info in listed}
         self._liveness.observe(now_s, versions)
@@ -68,6 +64,13 @@ class Heartbeats:
             known = self._seen.setdefault(worker, _Seen(version, now_s))
             if known.version != version:
                 known.version, known.changed_s = version, now_s
+
+    def excuse(self, now_s: float) -> None:
+        """Silence until now proves nothing: all leases begin anew."""
+        self._liveness = Liveness(self._lease_s)
+        for seen in self._seen.values():
+            seen.changed_s = now_s
+        self._expected = dict.fromkeys(self._expected, now_s)
 
     def expect(self, now_s: float, worker: str) -> None:
         """A worker whose process runs, so that a first heartbeat ought to come."""

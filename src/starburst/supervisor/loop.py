@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 
 from starburst.clock import Clock, Deadline
 from starburst.compute.base import LaunchSpec, Provider
+from starburst.config import patience_s
 from starburst.errors import ProviderError, StarburstError, StoreError
 from starburst.protocol.keys import Keys, new_worker_id, session_url
 from starburst.protocol.records import Manifest
@@ -126,6 +127,7 @@ class Supervisor:
         self._term: Term | None = None
         self._complaint = ""
         self._gave_up: str | None = None
+        self._failing_since: float | None = None
         local = store.poll.max_s < _LOCAL_TICK_S
         self._tick_s = min(manifest.heartbeat_s, _LOCAL_TICK_S) if local else manifest.heartbeat_s
         self.report = Report()
@@ -147,7 +149,8 @@ class Supervisor:
             The last report; None if another supervisor is at work and we did not wait, or the session was over.
 
         Raises:
-            StoreError: The store did not answer when we tried to become the supervisor.
+            StarburstError: The store did not answer when we tried to become the supervisor; or the store or the
+                provider did not do what was asked for longer than :func:`~starburst.config.patience_s`.
         """
         leading = asyncio.ensure_future(
             lead(self._store, self._manifest, self._clock, me=self._me, wait=wait, is_over=self._is_over)
@@ -155,6 +158,8 @@ class Supervisor:
         self._term = term = await _unless(stop, leading)
         if term is None:
             return None
+        self._observer.begin_term()
+        self._failing_since = None
         log.info("supervising session %s in term %d", self._manifest.session_id, term.number)
         keeping = asyncio.ensure_future(term.keep(self.wake))
         stopping = asyncio.ensure_future(stop.wait())
@@ -179,10 +184,17 @@ class Supervisor:
             for action in actions:
                 over = await self._act(action, snapshot) and over
             self._complaint = ""
+            self._failing_since = None
         except StarburstError as error:
             if str(error) != self._complaint:
                 log.warning("trying again: %s", error)
             self._complaint = str(error)
+            if isinstance(error, StoreError):
+                self._observer.excuse_silence()
+            now = self._clock.monotonic()
+            self._failing_since = now if self._failing_since is None else self._failing_since
+            if now - self._failing_since >= patience_s():
+                raise
             return self.report
         name = self._observer.state.name(self._clock.time())
         self.report = replace(

@@ -67,6 +67,16 @@ class Observer:
         """The last worker that died without having got to work."""
         return next(reversed(self._early), None)
 
+    def begin_term(self) -> None:
+        """We have become the supervisor, perhaps once more: what was before is not held against those to come."""
+        self._launched.clear()
+        self._early.clear()
+        self._launch_failures = 0
+
+    def excuse_silence(self) -> None:
+        """We cannot write just now, so workers may not be able to either."""
+        self._heartbeats.excuse(self._clock.monotonic())
+
     async def news(self) -> None:
         """Take the session's new events into account; what cannot be read or understood changes nothing."""
         try:
@@ -189,6 +199,7 @@ class Observer:
             lost=self._heartbeats.is_lost(worker),
             stopping=worker in self.stopping,
             recorded=worker in self._gone,
+            inherited=worker not in self._launched,
             reason="" if heartbeat is None else heartbeat.reason,
             age_s=now_s - self._known.setdefault(worker, now_s),
         )

@@ -16,7 +16,7 @@ import logging
 from dataclasses import dataclass
 
 from starburst.clock import Clock
-from starburst.errors import AccessDenied, StoreError
+from starburst.errors import AccessDenied, StoreError, StoreFull
 from starburst.protocol.keys import Keys
 from starburst.protocol.records import Manifest
 from starburst.protocol.sessions import EventLog, append_event
@@ -24,7 +24,7 @@ from starburst.protocol.state import SessionState
 from starburst.store.base import Store
 from starburst.worker.board import Board, Held
 from starburst.worker.gate import Gate
-from starburst.worker.heartbeat import Pulse, Usage
+from starburst.worker.heartbeat import Pulse, State, Usage
 from starburst.worker.objects_cache import ObjectCache
 from starburst.worker.runner_process import RunnerLauncher, RunnerPort
 from starburst.worker.slot import Slot
@@ -126,18 +126,22 @@ class Agent:
         watches = [asyncio.ensure_future(self._pulse_loop()), asyncio.ensure_future(self._check_loop())]
         slots = [asyncio.ensure_future(slot.run()) for slot in self._slots]
         pending = {*slots}
+        farewell: State = "stopped"
         try:
             while pending:
                 done, pending = await asyncio.wait({*watches, *pending}, return_when=asyncio.FIRST_COMPLETED)
                 for task in done:
                     task.result()  # an error of any of them ends the worker
                 pending.difference_update(watches)
+        except StoreFull as error:
+            farewell, self.stopping = "refused", f"nothing could be written: {error.message}"
+            raise
         finally:
             for task in (*watches, *slots):
                 task.cancel()
             await asyncio.gather(*watches, *slots, return_exceptions=True)
             await self._withdraw_wanted()
-            self.pulse.say("stopped", self.stopping or "an error of its own; see its log")
+            self.pulse.say(farewell, self.stopping or "an error of its own; see its log")
             with contextlib.suppress(StoreError):
                 await self.pulse.beat()
         return self.stopping

@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from typing import Literal
 
 from starburst.clock import SystemClock
+from starburst.config import patience_s
 from starburst.errors import IncompatibleVersion, StarburstError
 from starburst.protocol.keys import Keys, new_worker_id, split_session_url
 from starburst.protocol.records import Manifest
@@ -34,9 +35,7 @@ EXIT_OK = 0
 EXIT_FAILED = 1
 EXIT_REFUSED = 3
 _LAST_RESORT_S = 30.0
-_PATIENCE = 10_000
-_PATIENCE_S = 300.0
-"""A store that is down or full for less long costs a worker nothing but time."""
+_MAX_TRIES = 10_000
 
 
 def run_worker(url: str, *, worker: str | None = None, ordinal: int = 0, slots: int | None = None) -> int:
@@ -66,7 +65,8 @@ def run_worker(url: str, *, worker: str | None = None, ordinal: int = 0, slots: 
 async def _work(root_url: str, session_id: str, worker: str, ordinal: int, slots: int | None) -> int:
     clock = SystemClock()
     store: Store = open_store(root_url, clock=clock)
-    store = RetryingStore(store, clock=clock, max_tries=_PATIENCE, max_total_s=_PATIENCE_S, full_too=True)
+    # A store that is down or full for less long costs a worker nothing but time.
+    store = RetryingStore(store, clock=clock, max_tries=_MAX_TRIES, max_total_s=patience_s(), full_too=True)
     manifest = await read_manifest(store, session_id)
     options = AgentOptions(
         worker=worker,
