@@ -202,3 +202,8 @@ def start_and_terminate(i):
     with subprocess.Popen(["sleep", "60"]) as process:
         process.terminate()
         return process.wait(10)
+
+
+def slow_block_of(i, size):
+    time.sleep(0.05)
+    return bytes([i % 256]) * size
