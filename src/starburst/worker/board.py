@@ -148,7 +148,7 @@ class Board:
         for seq, info in listed:
             try:
                 header, source = await read_batch(self._store, info)
-            except CorruptObject as error:
+            except (CorruptObject, IncompatibleVersion) as error:
                 self._tell_damaged(seq, error)
             else:
                 if header.source is None:
