@@ -16,7 +16,7 @@ import logging
 from dataclasses import dataclass
 
 from starburst.clock import Clock
-from starburst.errors import AccessDenied, StoreError, StoreFull
+from starburst.errors import AccessDenied, IncompatibleVersion, StoreError, StoreFull
 from starburst.protocol.keys import Keys
 from starburst.protocol.records import Manifest
 from starburst.protocol.sessions import EventLog, append_event
@@ -252,8 +252,7 @@ class Agent:
             await self.clock.sleep(_CHECK_S)
 
     async def _take_news(self) -> None:
-        for event in await self._events.news():
-            self.state.apply(event)
+        await self._read_events()
         for seq, error in self.board.damaged():
             data = {"batch": seq, "error": str(error)}
             await append_event(self.store, self.keys, self.clock, "damaged", by=self.worker, data=data)
@@ -262,6 +261,19 @@ class Agent:
             self.stop(f"the session is {what}", at_once=what != "closed" or not self._working)
         elif self.worker in self.state.lost:
             self.stop("it was given up for lost and replaced", at_once=True)
+
+    async def _read_events(self) -> None:
+        """Take new events into account; what cannot be read or understood changes nothing, as for supervisors."""
+        try:
+            events = await self._events.news()
+        except IncompatibleVersion as error:
+            log.warning("an event cannot be read: %s", error)
+            return
+        for event in events:
+            try:
+                self.state.apply(event)
+            except (KeyError, TypeError, ValueError) as error:
+                log.warning("event %r makes no sense: %r", event.what, error)
 
     @property
     def _patience_s(self) -> float:
