@@ -9,7 +9,7 @@ from worker_parts import KEYS, Session
 from starburst.protocol.claims import first_claim, share, takeover
 from starburst.protocol.keys import ChunkId
 from starburst.protocol.pack import encode_pack
-from starburst.protocol.records import BatchHeader, encode_json
+from starburst.protocol.records import BatchHeader, Event, encode_json
 from starburst.protocol.results import Run, encode_result
 from starburst.protocol.sessions import publish_batch, publish_parts
 from starburst.protocol.state import SessionState
@@ -178,6 +178,46 @@ def test_a_worker_whose_place_is_taken_by_something_damaged_gives_up_the_rest():
         await write_link(session, 0, [0], damage=DAMAGES["something else"], by="zombie")
         await session.agent("w", lambda *_: Act(1.0)).run()
         assert await session.marks() == {0: (0, 2), 2: (2, 0)}
+
+    in_session(scenario)
+
+
+# ---- events ----
+
+
+@pytest.mark.parametrize(
+    ("what", "data"),
+    [
+        ("extended", {}),
+        ("extended", {"deadline_at": "tomorrow"}),
+        ("scaled", {"workers": None}),
+        ("cancelled", {"batches": 1}),
+        ("worker-lost", {"worker": "w"}),
+        ("of another version", {"x": [1]}),
+    ],
+)
+def test_an_event_that_makes_no_sense_changes_nothing_and_the_next_one_counts(what, data):
+    async def scenario(session):
+        await session.submit(abs, [-1, -2], chunksize=1)
+        working = asyncio.ensure_future(session.agent("w", lambda *_: Act(4.0)).run())
+        await session.clock.sleep(1.0)
+        await session.say(what, **data)
+        await session.until(session.marks)
+        assert not working.done()
+        await session.say("cancelled")
+        assert await working == "the session is cancelled"
+        assert await session.values() == {0: 1}
+
+    in_session(scenario)
+
+
+def test_an_event_of_a_newer_starburst_ends_no_worker():
+    async def scenario(session):
+        event = Event(v=2, what="extended", at=0.0, data={"until": "the end"})
+        await session.store.create(KEYS.event(1), encode_json(event))
+        await session.submit(abs, [-1])
+        assert await session.agent("w", lambda *_: Act(4.0)).run() == "nothing to do for the idle timeout"
+        assert await session.values() == {0: 1}
 
     in_session(scenario)
 
