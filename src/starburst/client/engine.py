@@ -25,6 +25,7 @@ class Engine:
         self._lock = threading.Lock()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._deliveries: queue.SimpleQueue[Callable[[], Any]] | None = None
+        self._ended = False
 
     @property
     def loop(self) -> asyncio.AbstractEventLoop:
@@ -36,7 +37,14 @@ class Engine:
             return self._loop
 
     def run(self, work: Coroutine[Any, Any, T]) -> T:
-        """Run a coroutine there and wait for it; an interrupt of the caller cancels it."""
+        """Run a coroutine there and wait for it; an interrupt of the caller cancels it.
+
+        Raises:
+            RuntimeError: The program is ending: the thread does not run any more.
+        """
+        if self._ended:
+            work.close()
+            raise RuntimeError("starburst cannot work any more: the program is ending")
         future = asyncio.run_coroutine_threadsafe(work, self.loop)
         try:
             return future.result()
@@ -60,6 +68,10 @@ class Engine:
                     target=_serve, args=(self._deliveries,), name="starburst-callbacks", daemon=True
                 ).start()
         self._deliveries.put(lambda: function(*args))
+
+    def end(self) -> None:
+        """Threads like ours are about to be stopped by the interpreter: who comes now must not wait for them."""
+        self._ended = True
 
     def forget(self) -> None:
         """After a fork the threads are not there any more."""
@@ -86,3 +98,4 @@ def at_exit(function: Callable[[], None]) -> None:
 
 engine = Engine()
 os.register_at_fork(after_in_child=engine.forget)
+at_exit(engine.end)  # the first one given, so the last one called

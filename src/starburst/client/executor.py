@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import concurrent.futures
 import contextlib
+import os
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, TypeVar
 
 from starburst.client.call import Call, Slice
-from starburst.client.engine import engine
+from starburst.client.engine import at_exit, engine
 from starburst.client.gatherer import Gatherer, TaskFuture
 from starburst.client.mapping import submit, tell_where
 from starburst.client.packing import (
@@ -52,6 +53,7 @@ class Executor(concurrent.futures.Executor):
         self._calls: list[Call] = []
         self._shut_down = False
         self._guard = threading.Lock()
+        _unfinished[id(self)] = (os.getpid(), self)
         tell_where(open_sink(progress=progress), self._options)
 
     @property
@@ -142,6 +144,7 @@ class Executor(concurrent.futures.Executor):
                 with contextlib.suppress(StarburstError):
                     call.wait_for(call.total)
             engine.call_soon(self._pool.delivered, *self._gatherer.submitted)
+            _unfinished.pop(id(self), None)
 
     def _check_open(self) -> None:
         if self._shut_down:
@@ -150,6 +153,20 @@ class Executor(concurrent.futures.Executor):
             raise OptionError(
                 f"session {self.session_id} of this executor has ended", hint="make a new starburst.Executor"
             )
+
+
+_unfinished: dict[int, tuple[int, Executor]] = {}
+
+
+def _finish_all() -> None:
+    """As with the standard library's executors, the program ends when all that was submitted has run."""
+    with contextlib.suppress(KeyboardInterrupt):
+        for pid, executor in list(_unfinished.values()):
+            if pid == os.getpid():
+                executor.shutdown(wait=True)
+
+
+at_exit(_finish_all)
 
 
 def _results_of(call: Call, part: Slice, until: float | None) -> Iterator[Any]:

@@ -22,7 +22,7 @@ from starburst.client.packing import (
 )
 from starburst.client.plan import current_options
 from starburst.client.pool import Pool, discard, open_pool
-from starburst.client.progress import ProgressSink, open_sink
+from starburst.client.progress import ProgressSink, Silent, open_sink
 from starburst.errors import OptionError, TaskError
 from starburst.options import Options
 
@@ -194,7 +194,7 @@ def _check_resume(resume: Any) -> None:
 def tell_where(sink: ProgressSink, options: Options) -> None:
     """Say once per process, in a line, where the work runs."""
     global _told_where  # noqa: PLW0603 - once per process
-    if not _told_where:
+    if not _told_where and not isinstance(sink, Silent):
         _told_where = True
         where = "on this machine" if options.launch_type == "LOCAL" else f"on {options.launch_type}"
         workers = f"{options.workers} worker{'s' if options.workers > 1 else ''}"

@@ -74,6 +74,7 @@ class Pool:
         self._alone_since: float | None = None
         self._stop = asyncio.Event()
         self._supervising: asyncio.Task[None] | None = None
+        self._closed = False
 
     @classmethod
     async def open(cls, options: Options, kind: Kind, session_id: str | None = None) -> Pool:
@@ -89,7 +90,9 @@ class Pool:
     def usable(self) -> bool:
         """Whether it takes more work."""
         return (
-            self.state.name(self.connection.clock.time()) == "open" and self.supervisor.report.state == "open"
+            not self._closed
+            and self.state.name(self.connection.clock.time()) == "open"
+            and self.supervisor.report.state == "open"
         )
 
     @property
@@ -139,7 +142,10 @@ class Pool:
 
         Raises:
             SessionEnded: It has.
+            SessionNotFound: It was removed.
         """
+        if self.detached:
+            await self.connection.check_exists()
         if not await self.is_open():
             raise ended(self.session_id, self.state.name(self.connection.clock.time()))
 
@@ -160,6 +166,9 @@ class Pool:
 
         Args:
             at_once: Start one unless it is certain that one is alive.
+
+        Raises:
+            SessionNotFound: The session was removed.
         """
         connection = self.connection
         now = connection.clock.monotonic()
@@ -167,6 +176,8 @@ class Pool:
             return
         before, self._looked_at = self._standing, now
         standing = await latest_term(connection.store, connection.keys)
+        if standing is None:
+            await connection.check_exists()
         self._standing = None if standing is None else (standing.term, standing.version)
         silent = not at_once and self._standing == before
         if not (at_once or silent or standing is None or standing.resigned):
@@ -230,6 +241,7 @@ class Pool:
     async def close(self) -> None:
         """End the session: no worker is left, and nothing of it in the store unless it is to be kept."""
         connection = self.connection
+        self._closed = True
         await self.collector.close()
         await self._end_supervision()
         await asyncio.gather(*self._background)
@@ -255,7 +267,8 @@ class Pool:
         """Run the supervisor; if it cannot go on, nobody is to wait for ever."""
         self._stop.clear()
         try:
-            await self.supervisor.run(self._stop)
+            # Another client may look after the same session (resume=) and leave before us.
+            await self.supervisor.run(self._stop, wait=True)
         except StarburstError as error:
             self.collector.fail_all(error)
             return
