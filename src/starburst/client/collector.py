@@ -7,6 +7,7 @@ import logging
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
+from starburst.client.address import address
 from starburst.clock import Clock
 from starburst.config import patience_s
 from starburst.errors import CorruptObject, SessionEnded, StarburstError, StoreError
@@ -193,7 +194,8 @@ class Collector:
             return
         for watched in list(self._watched.values()):
             await self.sweep(watched)  # the last results may have come after the last look
-        self.fail_all(ended(self._keys.session_id, name, self._details.get(name, "")))
+        named = address(self._store.url, self._keys.session_id)
+        self.fail_all(ended(named, name, self._details.get(name, "")))
 
     async def _bring(self, watched: Watched, key: str) -> int:
         _, first = self._keys.parse_result(key)
@@ -230,7 +232,7 @@ class Collector:
         return came
 
 
-def ended(session_id: str, name: str, detail: str = "") -> SessionEnded:
+def ended(session: str, name: str, detail: str = "") -> SessionEnded:
     """The error for work on a session that has ended."""
     why = {
         "expired": "its absolute_timeout has passed",
@@ -241,9 +243,9 @@ def ended(session_id: str, name: str, detail: str = "") -> SessionEnded:
     }.get(name, name)
     more = f": {detail}" if detail else ""
     return SessionEnded(
-        f"session {session_id} takes no more work, {why}{more}",
-        hint=f"finished results are kept: starburst collect {session_id} -o results.pickle"
-        + ("" if name in ("cancelled", "closed") else f"; to go on: starburst extend {session_id} 2h"),
+        f"session {session} takes no more work, {why}{more}",
+        hint=f"finished results are kept: starburst collect {session} -o results.pickle"
+        + ("" if name in ("cancelled", "closed") else f"; to go on: starburst extend {session} 2h"),
     )
 
 

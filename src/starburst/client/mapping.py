@@ -220,7 +220,7 @@ def _run(packed: Packed, options: Options, *, on_error: OnError, progress: bool)
                 pool.keep = True
                 error.hint = (
                     f"the {call.done - call.failed} results that were finished stay: starburst collect "
-                    f'{pool.session_id} --no-wait -o results.pickle; on_error="return" goes on past failures'
+                    f'{pool.address} --no-wait -o results.pickle; on_error="return" goes on past failures'
                 )
             raise
     results = gather(call, range(packed.n_tasks), on_error)
@@ -268,9 +268,9 @@ def _interrupted(call: Call) -> None:
     """Ctrl-C: workers stop, results stay, and the user is told where."""
     discard(call.pool)
     engine.run(call.pool.stop_workers())
-    session_id = call.pool.session_id
+    session_id = call.pool.address
     lines = (
-        f"interrupted: workers stopped, {call.done} of {call.total} results are kept in {session_id}",
+        f"interrupted: workers stopped, {call.done} of {call.total} results are kept in {call.pool.session_id}",
         f"take what is there: starburst collect {session_id} --no-wait -o results.pickle",
         f"finish it:          starburst.attach({session_id!r}).collect()",
     )

@@ -9,6 +9,7 @@ import sys
 import threading
 from collections.abc import Callable
 
+from starburst.client.address import address
 from starburst.client.collector import Collector, Watched, ended
 from starburst.client.connection import Connection, Kind
 from starburst.client.engine import at_exit, engine
@@ -87,6 +88,11 @@ class Pool:
         return self.connection.session_id
 
     @property
+    def address(self) -> str:
+        """What to call it in commands: its id, or its URL if its store is not the usual one."""
+        return address(self.connection.store.url, self.session_id)
+
+    @property
     def usable(self) -> bool:
         """Whether it takes more work."""
         return (
@@ -147,7 +153,7 @@ class Pool:
         if self.detached:
             await self.connection.check_exists()
         if not await self.is_open():
-            raise ended(self.session_id, self.state.name(self.connection.clock.time()))
+            raise ended(self.address, self.state.name(self.connection.clock.time()))
 
     async def see_to_workers(self) -> None:
         """There is work: have somebody look after the workers."""
@@ -275,7 +281,7 @@ class Pool:
         report = self.supervisor.report
         if not self._stop.is_set() and report.state != "open":
             await self.collector.read_news()
-            self.collector.fail_all(ended(self.session_id, report.state, report.gave_up or ""))
+            self.collector.fail_all(ended(self.address, report.state, report.gave_up or ""))
 
 
 _pools: dict[tuple[object, ...], Pool] = {}
