@@ -207,3 +207,15 @@ def start_and_terminate(i):
 def slow_block_of(i, size):
     time.sleep(0.05)
     return bytes([i % 256]) * size
+
+
+def tagged(name, i):
+    return f"{name}{i}"
+
+
+def sign_and_sleep(i, folder, seconds):
+    """Leaves a file at the start and another at the end."""
+    pathlib.Path(folder, f"begun-{i}").touch()
+    time.sleep(seconds)
+    pathlib.Path(folder, f"ended-{i}").touch()
+    return i * i
