@@ -8,7 +8,7 @@ import os
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
-from typing import Any, TypeVar
+from typing import Any, ParamSpec, TypeVar
 
 from starburst.client.call import Call, Slice
 from starburst.client.engine import at_exit, engine
@@ -28,6 +28,7 @@ from starburst.store.base import RequestCounts
 
 __all__ = ["Executor"]
 
+P = ParamSpec("P")
 R = TypeVar("R")
 
 
@@ -66,7 +67,7 @@ class Executor(concurrent.futures.Executor):
         """Requests of all sides since the session began; workers report theirs with each heartbeat."""
         return engine.run(self._pool.requests())
 
-    def submit(self, fn: Callable[..., R], /, *args: Any, **kwargs: Any) -> TaskFuture[R]:
+    def submit(self, fn: Callable[P, R], /, *args: P.args, **kwargs: P.kwargs) -> TaskFuture[R]:
         """Have ``fn(*args, **kwargs)`` run by a worker.
 
         Args:
