@@ -108,8 +108,10 @@ async def collect_all(
         await wake()
         for watched in waiting:
             collector.watch(watched)
-        while found.missing and found.error is None and not deadline.passed:
-            await look_after()
-            await clock.sleep(min(store.poll.max_s, deadline.remaining_s()))
-        await collector.close()
+        try:
+            while found.missing and found.error is None and not deadline.passed:
+                await look_after()
+                await clock.sleep(min(store.poll.max_s, deadline.remaining_s()))
+        finally:
+            await collector.close()
     return found

@@ -18,7 +18,7 @@ from starburst.client.plan import store_url
 from starburst.clock import Clock, SystemClock
 from starburst.compute.base import Provider
 from starburst.compute.registry import load_provider
-from starburst.errors import IncompatibleVersion, InvalidStoreURL
+from starburst.errors import IncompatibleVersion, InvalidStoreURL, SessionNotFound
 from starburst.options import Options, parse_memory_bytes
 from starburst.protocol.keys import Keys, new_session_id
 from starburst.protocol.keys import session_url as url_of
@@ -103,6 +103,20 @@ class Connection:
     def lanes(self) -> int:
         """Tasks that can run at once."""
         return self.manifest.workers * self.manifest.slots
+
+    async def check_exists(self) -> None:
+        """Refuse to go on with a session that was removed; nothing may be written where it was.
+
+        Raises:
+            SessionNotFound: It is not in the store any more.
+        """
+        try:
+            await read_manifest(self.store, self.session_id)
+        except SessionNotFound:
+            raise SessionNotFound(
+                f"session {self.session_id} is not in {self.store.url} any more: it was removed",
+                hint="starburst.session() makes a new one",
+            ) from None
 
     def check_python(self) -> None:
         """Refuse to submit from another Python than the session's workers run.

@@ -15,7 +15,13 @@ from starburst.client.mapping import OnError, check_on_error
 from starburst.client.packing import Packed, check_callable, check_chunksize, columns_of, pack_map
 from starburst.client.pool import Pool
 from starburst.client.status import SessionStatus, read_status, requests_of
-from starburst.errors import CollectTimeout, SerializationError, SessionError, StarburstError
+from starburst.errors import (
+    CollectTimeout,
+    SerializationError,
+    SessionError,
+    SessionNotFound,
+    StarburstError,
+)
 from starburst.options import MAX_WORKERS, Options, parse_duration_s
 from starburst.protocol.diagnose import why_unpicklable
 from starburst.protocol.payload import Calls, LargeObjects, SharedObject
@@ -27,6 +33,8 @@ __all__ = ["Session", "Submission"]
 R = TypeVar("R")
 _GRACE_S = 10.0
 _FORCED_GRACE_S = 1.0
+_CHECK_S = 1.0
+"""So long a session that took work is believed to take more: ``submit`` is called again and again."""
 
 
 class Submission:
@@ -65,6 +73,7 @@ class Session:
         self._pool = Pool(connection, detached=True)
         self._options = options
         self._gatherer = Gatherer(self._pool, options)
+        self._checked_at = float("-inf")
         _open_sessions.add(self)
 
     def __repr__(self) -> str:
@@ -104,7 +113,8 @@ class Session:
             SessionEnded: The session takes no more work.
         """
         check_callable(fn)
-        self._check_open()
+        if self._connection.clock.monotonic() - self._checked_at >= _CHECK_S:
+            self._check_open()
         return self._gatherer.submit(fn, args, kwargs)
 
     def map(
@@ -147,10 +157,10 @@ class Session:
         """How it is now, from the store.
 
         Raises:
+            SessionNotFound: It was removed.
             StoreError: The store cannot be read.
         """
-        connection = self._connection
-        return engine.run(read_status(connection.store, connection.manifest, connection.clock))
+        return engine.run(self._status())
 
     def results(self) -> Iterator[tuple[str, Any]]:
         """The results that are there now, as (task id, value or error), in order of submission.
@@ -179,6 +189,7 @@ class Session:
             TaskError: A task failed and ``on_error`` is "raise".
             CollectTimeout: They were not all there in time.
             SessionEnded: The session ended before all tasks were done; ``wait=False`` takes what there is.
+            SessionNotFound: It was removed.
         """
         check_on_error(on_error)
         timeout_s = None if timeout is None else parse_duration_s("timeout", timeout)
@@ -263,6 +274,7 @@ class Session:
 
         Raises:
             SerializationError: It cannot be pickled.
+            SessionNotFound: The session was removed.
         """
         large = LargeObjects()
         try:
@@ -271,11 +283,21 @@ class Session:
             raise SerializationError(
                 f"the value cannot be stored: {why_unpicklable(value, error)}"
             ) from error
-        engine.run(self._connection.put_objects(Packed(b"", "", "", Calls("stream", [], []), large, 0)))
+        engine.run(self._put(large))
         return SharedObject(sha256)
 
     def _check_open(self) -> None:
         engine.run(self._pool.check_open())
+        self._checked_at = self._connection.clock.monotonic()
+
+    async def _status(self) -> SessionStatus:
+        connection = self._connection
+        await connection.check_exists()
+        return await read_status(connection.store, connection.manifest, connection.clock)
+
+    async def _put(self, large: LargeObjects) -> None:
+        await self._connection.check_exists()
+        await self._connection.put_objects(Packed(b"", "", "", Calls("stream", [], []), large, 0))
 
     async def _submit(self, packed: Packed, options: Options, lanes: int) -> Submission:
         header = packed.header(
@@ -292,6 +314,7 @@ class Session:
         return engine.run(self._collected(wait, timeout_s))
 
     async def _collected(self, wait: bool, timeout_s: float | None) -> Collected:
+        await self._connection.check_exists()
         await self._gatherer.flush()
         return await collect_all(
             self._connection,
@@ -308,6 +331,8 @@ class Session:
 
     async def _event(self, what: str, data: dict[str, Any]) -> None:
         connection = self._connection
+        self._checked_at = float("-inf")
+        await connection.check_exists()
         await append_event(connection.store, connection.keys, connection.clock, what, data=data)
 
     async def _extend(self, more_s: float) -> None:
@@ -320,8 +345,13 @@ class Session:
 
     async def _cleanup(self, *, stop_workers: bool, force: bool) -> None:
         connection = self._connection
+        self._checked_at = float("-inf")
         if stop_workers:
-            await self._event("terminated", {"reason": "closed"})
+            try:
+                await self._event("terminated", {"reason": "closed"})
+            except SessionNotFound:
+                if not force:
+                    raise
             grace_s = _FORCED_GRACE_S if force else _GRACE_S  # what is removed need not be finished
             await connection.provider.stop(self.session_id, None, grace_s=grace_s)
         if force:
