@@ -120,7 +120,7 @@ def subclasses(kind):
 
 def test_every_error_has_a_documented_exit_code():
     for kind in subclasses(errors.StarburstError):
-        assert exit_codes.code_of(kind("what")) in exit_codes.MEANINGS
+        assert exit_codes.code_of(kind.__new__(kind)) in exit_codes.MEANINGS  # some take more than a message
     assert exit_codes.code_of(errors.SessionNotFound("x")) == 3
     assert exit_codes.code_of(errors.ObjectNotFound("x")) == 3
     assert exit_codes.code_of(errors.CollectTimeout("x")) == 4
