@@ -11,6 +11,7 @@ import msgspec
 import pytest
 
 import starburst
+from helpers import eventually
 from starburst.client import packing
 from starburst.client.connection import Connection
 from starburst.client.engine import engine
@@ -56,6 +57,24 @@ def lock_default(x, lock=LOCK):
 def endless():
     while True:
         yield 1
+
+
+def breaks():
+    yield 1
+    raise RuntimeError("the source broke")
+
+
+async def coroutine(x):
+    return x
+
+
+async def stream(x):
+    yield x
+
+
+class Refuses:
+    def __reduce__(self):
+        raise ValueError("not today")
 
 
 def local_closure():
@@ -144,6 +163,14 @@ ROWS = {
     "arguments the wrong way round": (m(ONE, tasks.square), OPTION, "list", "not a function"),
     "no function for imap": (lambda: starburst.imap("square", ONE), OPTION, "str", "not a function"),
     "no function for starmap": (lambda: starburst.starmap(5, [(1,)]), OPTION, "int", "not a function"),
+    "an async function": (m(coroutine, ONE), OPTION, "coroutine is an async function", "asyncio.run"),
+    "an async function in a partial": (
+        m(functools.partial(coroutine, 1), ONE),
+        OPTION,
+        "coroutine is an async function",
+    ),
+    "a generator function": (m(endless, ONE), OPTION, "endless is a generator function", "list"),
+    "an async generator function": (lambda: starburst.imap(stream, ONE), OPTION, "stream is a generator"),
     # iterables
     "no iterable": (m(tasks.square), OPTION, "at least one iterable"),
     "a number for an iterable": (m(tasks.square, 10), OPTION, "argument 2", "int", "range"),
@@ -156,6 +183,14 @@ ROWS = {
     "all endless": (m(tasks.add, itertools.count(), itertools.repeat(1)), OPTION, "endless", "imap"),
     "endless generator": (m(tasks.square, endless()), OPTION, "more than", "imap"),
     "endless generators": (m(tasks.add, endless(), endless()), OPTION, "more than", "imap"),
+    "more items than one call may have": (m(tasks.square, range(10**30)), OPTION, "10,000,000", "imap"),
+    "an async generator": (m(tasks.square, stream(1)), OPTION, "argument 2", "async_generator"),
+    "a generator that raises": (m(tasks.square, breaks()), RuntimeError, "the source broke"),
+    "a generator that raises for imap": (
+        lambda: each(starburst.imap(tasks.square, breaks())),
+        RuntimeError,
+        "the source broke",
+    ),
     "rows that are no rows": (lambda: starburst.starmap(tasks.square, [(1,), 2]), OPTION, "row 1", "int"),
     "rows of text": (
         lambda: starburst.starmap(tasks.square, ["ab"]),
@@ -185,6 +220,7 @@ ROWS = {
     "an argument": (m(tasks.square, [1, LOCK]), PICKLE, "task 1", "argument 0", "lock"),
     "a part of an argument": (m(tasks.add, ONE, [1, HANDLE]), PICKLE, "task 1", "argument 1", "'connection'"),
     "a generator as an argument": (m(tasks.square, [(x for x in ONE)]), PICKLE, "task 0", "generator"),
+    "an argument that refuses": (m(tasks.square, [Refuses()]), PICKLE, "task 0", "Refuses", "not today"),
     "an argument of starmap": (
         lambda: starburst.starmap(tasks.add, [(1, 2), (1, LOCK)]),
         PICKLE,
@@ -210,7 +246,49 @@ ROWS = {
     "a store that is no text": (m(tasks.square, ONE, store=5), OPTION, "store=5"),
     "a memory store": (m(tasks.square, ONE, store="memory://"), starburst.StarburstError, "memory"),
     "a bucket without a name": (m(tasks.square, ONE, store="s3://"), starburst.InvalidStoreURL, "s3://"),
+    "a path for a store": (
+        m(tasks.square, ONE, store="/data/store"),
+        starburst.InvalidStoreURL,
+        "has no scheme",
+        "file:///data/store",
+    ),
+    "a machine for a store": (
+        m(tasks.square, ONE, store="file://data/store"),
+        starburst.InvalidStoreURL,
+        "'data'",
+        "three slashes",
+    ),
+    "a bucket that cannot be one": (
+        m(tasks.square, ONE, store="s3://My_Bucket/x"),
+        starburst.InvalidStoreURL,
+        "'My_Bucket'",
+        "small letters",
+    ),
+    "a bucket without credentials": (
+        m(tasks.square, ONE, store="s3://some-bucket/x"),
+        starburst.AccessDenied,
+        "no AWS credentials",
+        "aws configure",
+    ),
+    "a store that cannot be listed": (
+        lambda: starburst.list_sessions("ftp://x"),
+        starburst.InvalidStoreURL,
+        "ftp",
+    ),
+    "a store to list that is no text": (lambda: starburst.list_sessions(5), OPTION, "store=5", "file:///"),
+    # other calls than map
+    "no workers for Executor": (lambda: starburst.Executor(workers=0), OPTION, "workers=0", "at least 1"),
+    "too many workers for session": (lambda: starburst.session(workers=501), OPTION, "workers=501", "quota"),
+    "too little time for session": (lambda: starburst.session(lease=0), OPTION, "lease=0"),
+    "no workers planned": (lambda: starburst.plan(workers=0), OPTION, "workers=0", "at least 1"),
+    "no store planned": (lambda: starburst.plan(store=3), OPTION, "store=3"),
     # sessions
+    "a store to attach from that is no text": (lambda: starburst.attach("session-1", store=5), OPTION, "=5"),
+    "a session's address of an unknown kind": (
+        lambda: starburst.attach("http://x/sessions/session-1"),
+        starburst.InvalidStoreURL,
+        "http://x",
+    ),
     "no such session": (
         lambda: starburst.attach("session-20200101-000000-abcdef"),
         starburst.SessionNotFound,
@@ -251,6 +329,8 @@ def test_an_executor_takes_no_bad_calls_and_goes_on(fresh):
     with starburst.Executor(progress=False) as pool:
         for call, kind in (
             (lambda: pool.submit(5), starburst.OptionError),
+            (lambda: pool.submit(coroutine, 1), starburst.OptionError),
+            (lambda: pool.map(endless, ONE), starburst.OptionError),
             (lambda: pool.submit(uses_lock_in_main(), 1), starburst.SerializationError),
             (lambda: pool.submit(tasks.square, LOCK), starburst.SerializationError),
             (lambda: pool.submit(tasks.add, a=1, b=HANDLE), starburst.SerializationError),
@@ -293,11 +373,17 @@ def test_a_session_takes_no_bad_calls_and_goes_on(fresh):
         (lambda: session.submit("f"), starburst.OptionError),
         (lambda: session.put(LOCK), starburst.SerializationError),
         (lambda: session.collect(on_error="x"), starburst.OptionError),
+        (lambda: session.submit(coroutine, 1), starburst.OptionError),
+        (lambda: session.map(endless, ONE), starburst.OptionError),
         (lambda: session.collect(timeout=-1), starburst.OptionError),
+        (lambda: session.collect(timeout="soon"), starburst.OptionError),
         (lambda: session.extend("soon"), starburst.OptionError),
         (lambda: session.extend(-5), starburst.OptionError),
+        (lambda: session.extend(float("nan")), starburst.OptionError),
         (lambda: session.scale(0), starburst.OptionError),
         (lambda: session.scale(501), starburst.OptionError),
+        (lambda: session.scale(True), starburst.OptionError),
+        (lambda: session.scale("4"), starburst.OptionError),
     ):
         with pytest.raises(kind):
             call()
@@ -442,3 +528,98 @@ def test_wrong_settings_are_told_with_their_place(fresh, monkeypatch):
     assert "STARBURST_WORKERS" in str(caught.value)
     monkeypatch.setenv("STARBURST_WORKERS", "2")
     assert fresh.processes() == []
+
+
+def test_a_plan_that_is_wrong_changes_nothing(nothing_may_start):
+    with starburst.plan(workers=3):
+        for wrong in ({"workers": 0}, {"slots": 2, "colour": "red"}, {"slots": 2, "timeout": "soon"}):
+            with pytest.raises(starburst.OptionError):
+                starburst.plan(**wrong)
+        assert (current_options({}).workers, current_options({}).slots) == (3, 1)
+
+
+REFUSED_WHEN_CLOSED = {
+    "map": lambda session: session.map(tasks.square, ONE),
+    "submit": lambda session: session.submit(tasks.square, 1),
+}
+REFUSED_WHEN_REMOVED = {
+    **REFUSED_WHEN_CLOSED,
+    "collect": lambda session: session.collect(),
+    "results": lambda session: list(session.results()),
+    "status": lambda session: session.status(),
+    "put": lambda session: session.put([1]),
+    "scale": lambda session: session.scale(2),
+    "extend": lambda session: session.extend(60),
+    "cancel": lambda session: session.cancel(),
+    "cleanup": lambda session: session.cleanup(),
+    "attach": lambda session: starburst.attach(session.session_id),
+}
+
+
+@both_stores
+def test_a_closed_session_takes_no_work_and_gives_its_results(fresh):
+    session = starburst.session(workers=1)
+    session.map(tasks.square, [1, 2, 3])
+    assert session.collect(timeout=60) == [1, 4, 9]
+    elsewhere = starburst.attach(session.session_id)
+    session.cleanup()
+    for each_session in (session, elsewhere, starburst.attach(session.session_id)):
+        for call in REFUSED_WHEN_CLOSED.values():
+            with pytest.raises(starburst.SessionEnded) as caught:
+                call(each_session)
+            assert session.session_id in str(caught.value)
+            assert "it was closed" in str(caught.value)
+            assert "starburst collect" in caught.value.hint
+        assert each_session.collect() == [1, 4, 9]
+        assert each_session.status().total == 3
+    assert fresh.processes() == []
+
+
+@both_stores
+def test_a_removed_session_is_not_there_for_anybody(fresh):
+    session = starburst.session(workers=1)
+    session.map(tasks.square, [1])
+    assert session.collect(timeout=60) == [1]
+    elsewhere = starburst.attach(session.session_id)
+    session.cleanup(force=True)
+    for each_session in (session, elsewhere):
+        for name, call in REFUSED_WHEN_REMOVED.items():
+            with pytest.raises(starburst.SessionNotFound) as caught:
+                call(each_session)
+            assert session.session_id in str(caught.value), name
+            assert caught.value.hint
+        each_session.cleanup(force=True)  # that it is gone is what was asked for
+    assert starburst.list_sessions() == []
+    assert engine.run(open_store(fresh.url).list("sessions/")) == []
+    assert fresh.processes() == []
+
+
+def test_who_waits_for_a_session_that_another_removes_is_told(fresh, tmp_path):
+    session = starburst.session(workers=1)
+    session.map(tasks.started_then_wait, [str(tmp_path / "mark")], [str(tmp_path / "never")])
+    elsewhere = starburst.attach(session.session_id)
+    found = []
+    waiting = threading.Thread(target=lambda: found.append(raised_by(elsewhere.collect)))
+    waiting.start()
+    eventually((tmp_path / "mark").exists, what="the start of the task")
+    session.cleanup(force=True)
+    waiting.join(timeout=30)
+    assert isinstance(found[0], starburst.SessionError)
+    assert session.session_id in str(found[0])
+    assert starburst.list_sessions() == []
+
+
+def raised_by(call):
+    try:
+        call()
+    except Exception as error:
+        return error
+    return None
+
+
+def test_submitting_asks_the_store_now_and_then_and_not_each_time(fresh):
+    session = starburst.session(workers=1)
+    before = session.requests.total
+    futures = [session.submit(tasks.square, i) for i in range(2000)]
+    assert session.requests.total - before < 1000
+    assert [future.result(timeout=60) for future in futures] == [i * i for i in range(2000)]
