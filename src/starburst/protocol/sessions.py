@@ -9,7 +9,13 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from starburst.clock import Clock
-from starburst.errors import CorruptObject, ObjectNotFound, SessionNotFound, StoreUnavailable
+from starburst.errors import (
+    CorruptObject,
+    IncompatibleVersion,
+    ObjectNotFound,
+    SessionNotFound,
+    StoreUnavailable,
+)
 from starburst.protocol.keys import DoneMark, Keys
 from starburst.protocol.pack import Pack, PackIndex, decode_pack, encode_pack
 from starburst.protocol.records import (
@@ -197,7 +203,7 @@ class EventLog:
         self._read = 0
 
     async def news(self) -> list[Event]:
-        """Events that were not seen yet, in order; a damaged one shows as ``unreadable``, which has no effect."""
+        """Events that were not seen yet, in order; damaged or newer ones show as ``unreadable``, without effect."""
         read = self._read
         keys: list[str] = []
         for info in await self._store.list(self._keys.events, start_after=self._keys.event(read)):
@@ -212,7 +218,7 @@ class EventLog:
         for key, data in zip(keys, bodies, strict=True):
             try:
                 event = decode_json(Event, data, key)
-            except CorruptObject as error:
+            except (CorruptObject, IncompatibleVersion) as error:
                 log.warning("%s", error)
                 event = Event(what="unreadable", at=0.0, data={"error": error.message})
             events.append(event)

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass, field
 
 from starburst.protocol.records import Event, Manifest
 
 __all__ = ["SessionState"]
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(slots=True)
@@ -35,7 +38,13 @@ class SessionState:
         return cls(manifest.created_at + manifest.absolute_timeout_s, manifest.workers)
 
     def apply(self, event: Event) -> None:
-        """Take one more event into account; unknown ones (of later versions) change nothing."""
+        """Take one more event into account; unknown ones (of later versions) and senseless ones change nothing."""
+        try:
+            self._apply(event)
+        except (KeyError, TypeError, ValueError) as error:
+            log.warning("event %r makes no sense: %r", event.what, error)
+
+    def _apply(self, event: Event) -> None:
         data = event.data
         match event.what:
             case "extended":

@@ -270,10 +270,7 @@ class Agent:
             log.warning("an event cannot be read: %s", error)
             return
         for event in events:
-            try:
-                self.state.apply(event)
-            except (KeyError, TypeError, ValueError) as error:
-                log.warning("event %r makes no sense: %r", event.what, error)
+            self.state.apply(event)
 
     @property
     def _patience_s(self) -> float:
