@@ -38,6 +38,9 @@ from starburst.protocol.records import BatchHeader, Environment
 __all__ = ["NamedTasks", "run_named"]
 
 KEY_BYTES = 16
+_LOOKED_INTO = 1000
+"""Longer lists are named as they are."""
+_MAX_DEPTH = 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +81,7 @@ class NamedTasks:
         names: list[bytes] = []
         large = LargeObjects()
         for args in zip(*columns, strict=True):
-            digest = xxhash.xxh3_128_digest(dump_call(args, {}, large))
+            digest = xxhash.xxh3_128_digest(dump_call(tuple(map(_steady, args)), {}, large))
             uses[digest] += 1  # equal items are tasks of their own
             names.append(xxhash.xxh3_128_digest(digest + uses[digest].to_bytes(8, "little")))
         return cls(session_id, columns, names, code)
@@ -251,11 +254,26 @@ def _used(value: Any) -> Any:
 
 def _content(value: Any) -> str:
     try:
-        return hashlib.sha256(cloudpickle.dumps(value, protocol=5)).hexdigest()
+        return hashlib.sha256(cloudpickle.dumps(_steady(value), protocol=5)).hexdigest()
     except Exception as error:
         raise SerializationError(
             f"what the function closes over cannot be pickled, so its tasks cannot be named: {error}"
         ) from error
+
+
+def _steady(value: Any, depth: int = 0) -> Any:
+    """The value with its sets in an order that is the same in every process, where texts hash differently."""
+    kind = type(value)
+    if depth > _MAX_DEPTH:
+        return value
+    if kind in (set, frozenset):
+        parts = (cloudpickle.dumps(_steady(part, depth + 1), protocol=5) for part in value)
+        return kind.__name__, tuple(sorted(parts))
+    if kind in (list, tuple, dict) and len(value) <= _LOOKED_INTO:
+        if kind is dict:
+            return {_steady(name, depth + 1): _steady(part, depth + 1) for name, part in value.items()}
+        return kind([_steady(part, depth + 1) for part in value])
+    return value
 
 
 def _slug(title: str) -> str:
