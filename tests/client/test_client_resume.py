@@ -136,6 +136,13 @@ def test_other_workers_and_slots_are_no_reason_to_run_again(work, tmp_path):
     assert marks(tmp_path, range(5)) == [1] * 5
 
 
+def test_an_item_that_holds_itself():
+    item = [1]
+    item.append(item)
+    assert again(len, [item]) == [2]
+    assert again(len, [item]) == [2]
+
+
 def test_on_error_of_a_resumed_call(tmp_path):
     assert again(tasks.fail_at, range(5), on_error="skip") == [0, 1, 2, 4]
     results = again(tasks.fail_at, range(5), on_error="return")
@@ -286,6 +293,25 @@ if __name__ == "__main__":
     results = starburst.map(work, items, [folder] * 40, resume=True, progress=False, chunksize=1)
     print(results == [2 * x for x in items])
 """
+
+
+def test_sets_have_the_same_name_in_every_process(fresh, script, tmp_path):
+    folder = tmp_path / "marks"
+    folder.mkdir()
+    path = script(
+        f"import sys\nsys.path.insert(0, {str(tasks.__file__).rsplit('/', 1)[0]!r})\n"
+        "import client_tasks as tasks, starburst\n"
+        f"folder, kept = {str(folder)!r}, {{'one', 'two', 'three', 'four'}}\n"
+        "def make(kept):\n"
+        "    def work(name, items):\n        return tasks.record(folder, name, sorted(items) + sorted(kept))\n"
+        "    return work\n"
+        "items = [{'a', 'b', 'c', 'd'}, frozenset('vwxyz'), [{'k': ({'p', 'q', 'r'},), frozenset('st'): 1}]]\n"
+        "print(starburst.map(make(kept), 'abc', [*items[:2], ['x', 'y']], resume=True, workers=1, progress=False))\n"
+        "by_code = lambda item: tasks.record(folder, 'd', len(item) + len(kept))\n"
+        "print(starburst.map(by_code, items[2:], resume=True, workers=1, progress=False))\n"
+    )
+    assert len({fresh.run(path) for _ in range(4)}) == 1
+    assert marks(folder, "abcd") == [1] * 4
 
 
 @both_fresh
