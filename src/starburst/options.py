@@ -64,7 +64,7 @@ class Options:
         if self.workers > self.max_workers:
             raise OptionError(
                 f"workers={self.workers} is more than the {self.max_workers} that one session may have",
-                hint="ask for fewer, or set max_workers= after raising the account's vCPU quota "
+                hint="ask for fewer, or set max_workers= as well; on AWS raise the account's vCPU quota first "
                 "(AWS console: Service Quotas → AWS Fargate)",
             )
         _whole("slots", self.slots, 1, 256)

@@ -145,6 +145,9 @@ class Collector:
             came += await self._fill_gaps(watched)
         if watched.missing <= 0:
             self._watched.pop(watched.seq, None)
+            watched.on_run = watched.on_error = (
+                _nothing  # they hold the results, which nobody may want any more
+            )
         return came
 
     async def read_news(self) -> None:
@@ -247,6 +250,10 @@ def ended(session: str, name: str, detail: str = "") -> SessionEnded:
         hint=f"finished results are kept: starburst collect {session} -o results.pickle"
         + ("" if name in ("cancelled", "closed") else f"; to go on: starburst extend {session} 2h"),
     )
+
+
+def _nothing(_: object) -> None:
+    """For what needs no answer any more."""
 
 
 def _complete(header: ResultHeader, outcomes: Iterator[Outcome]) -> list[Outcome]:

@@ -39,15 +39,27 @@ class Executor(concurrent.futures.Executor):
             futures = [pool.submit(fit, params) for params in grid]
 
     Args:
-        **options: Any of :class:`starburst.Options`: ``workers=``, ``slots=``, ``timeout=``, ``retries=``, …
-            and ``progress=False`` to say nothing about where it runs.
+        workers: How many workers at the most.
+        max_workers: The same, under the name that other executors have for it.
+        progress: Say where it runs, once per process.
+        **options: Any other of :class:`starburst.Options`: ``slots=``, ``timeout=``, ``retries=``, …
 
     Raises:
         OptionError: An option is unknown or wrong.
         StoreError: The store cannot be opened or written.
     """
 
-    def __init__(self, *, progress: bool = True, **options: Any) -> None:
+    def __init__(
+        self,
+        workers: int | None = None,
+        *,
+        max_workers: int | None = None,
+        progress: bool = True,
+        **options: Any,
+    ) -> None:
+        if workers is not None and max_workers is not None:
+            raise OptionError("workers= and max_workers= are the same here", hint="give one of them")
+        options["workers"] = max_workers if workers is None else workers
         self._options = current_options(options, ("progress",))
         self._pool = open_pool(self._options)
         self._gatherer = Gatherer(self._pool, self._options)

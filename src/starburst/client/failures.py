@@ -19,7 +19,8 @@ _KINDS: dict[str, type[TaskError]] = {
 _DAMAGED = "submit the task again; on_error='return' collects all the others"
 _HINTS = {
     "unpicklable": "return plain data (numbers, arrays, data frames, dicts), or write a file and return its path",
-    "load": "the workers need the same modules as this program; see docs/protocol.md, Environment",
+    "load": "workers need the modules that this program has; classes with __slots__ and functions under lru_cache, "
+    "if the script itself defines them, belong into a module beside it",
     "timeout": "give it longer with timeout=, or make the task smaller",
     "lost": "if memory ran out, use fewer slots or more memory per worker",
 }

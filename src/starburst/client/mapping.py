@@ -229,14 +229,14 @@ def _run(packed: Packed, options: Options, *, on_error: OnError, progress: bool)
 
 
 @contextlib.contextmanager
-def attended(call: Call) -> Iterator[None]:
-    """See to a call's display, and to Ctrl-C."""
+def attended(call: Call, *, can_go_on: bool = True) -> Iterator[None]:
+    """See to a call's display, and to Ctrl-C, after which a call that was submitted whole can go on."""
     in_order = False
     try:
         yield
         in_order = True
     except KeyboardInterrupt:
-        _interrupted(call)
+        _interrupted(call, can_go_on=can_go_on)
         raise
     finally:
         call.finish(in_order=in_order)
@@ -264,7 +264,7 @@ def submit(call: Call, part: Slice, packed: Packed, options: Options) -> None:
     part.seq = engine.run(pool.submit(packed, header, call.taker(part), call.give_up))
 
 
-def _interrupted(call: Call) -> None:
+def _interrupted(call: Call, *, can_go_on: bool) -> None:
     """Ctrl-C: workers stop, results stay, and the user is told where."""
     discard(call.pool)
     engine.run(call.pool.stop_workers())
@@ -274,7 +274,7 @@ def _interrupted(call: Call) -> None:
         f"take what is there: starburst collect {session_id} --no-wait -o results.pickle",
         f"finish it:          starburst.attach({session_id!r}).collect()",
     )
-    for line in lines:
+    for line in lines if can_go_on else lines[:2]:
         print(line, file=sys.stderr)  # noqa: T201 - the user must see it, with or without a display
 
 
@@ -319,7 +319,7 @@ def _stream(
     call = Call(pool, title_of(fn), 0, sink)
     parts: list[Slice] = []
     taken = 0
-    with attended(call):
+    with attended(call, can_go_on=False):
         try:
             while block or taken < call.total:
                 while block and call.total - taken < 2 * size:

@@ -69,6 +69,7 @@ class Pool:
         self.keep = self.leave_open = detached
         self._watched: dict[int, Watched] = {}
         self._background: set[asyncio.Task[None]] = set()
+        self._handed_over: set[int] = set()
         self._has_supervisor = False
         self._looked_at = float("-inf")
         self._standing: tuple[int, str] | None = None
@@ -122,6 +123,7 @@ class Pool:
 
     def delivered(self, *batches: int) -> None:
         """The caller has the results of some submissions and has gone on: large ones need not stay in the store."""
+        self._handed_over.update(batches)
         for seq in batches:
             self._forget(self._watched.pop(seq, None))
 
@@ -134,9 +136,13 @@ class Pool:
     async def _remove_results(self, watched: Watched) -> None:
         connection = self.connection
         with contextlib.suppress(StoreError):
-            data = {"batches": [watched.seq]}
-            await append_event(connection.store, connection.keys, connection.clock, "delivered", data=data)
+            await self._tell_delivered([watched.seq])
             await connection.store.delete(sorted(watched.seen))
+
+    async def _tell_delivered(self, batches: list[int]) -> None:
+        connection = self.connection
+        data = {"batches": batches}
+        await append_event(connection.store, connection.keys, connection.clock, "delivered", data=data)
 
     async def is_open(self) -> bool:
         """Whether the session takes work, as its events say."""
@@ -241,6 +247,7 @@ class Pool:
     async def stop_workers(self) -> None:
         """Stop supervising and send the workers away; what is finished stays."""
         self.keep = self.leave_open = True
+        await self._leave_out_what_is_handed_over()
         await self._end_supervision()
         await self.connection.provider.stop(self.session_id, None, grace_s=_CLOSE_S)
 
@@ -251,6 +258,8 @@ class Pool:
         await self.collector.close()
         await self._end_supervision()
         await asyncio.gather(*self._background)
+        if self.keep and not self.leave_open:
+            await self._leave_out_what_is_handed_over()
         with contextlib.suppress(StoreError):
             if not self.leave_open:
                 data = {"reason": "closed"}
@@ -262,6 +271,12 @@ class Pool:
             with contextlib.suppress(StoreError):
                 await delete_session(connection.store, connection.keys)
             await connection.provider.forget(self.session_id)
+
+    async def _leave_out_what_is_handed_over(self) -> None:
+        """What is kept for the sake of one call shall not bring the results of others when it is collected."""
+        if self._handed_over:
+            with contextlib.suppress(StoreError):
+                await self._tell_delivered(sorted(self._handed_over))
 
     async def _end_supervision(self) -> None:
         if self._supervising is not None:

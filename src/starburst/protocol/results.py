@@ -182,13 +182,38 @@ def _writable(frame: Buffer) -> Buffer:
 
 
 def _pickled_exception(error: BaseException) -> bytes | None:
-    """The exception's pickle, if it can be loaded again; many exceptions of libraries cannot."""
+    """The exception's pickle, if it can be loaded again.
+
+    Many exceptions cannot, because their constructors want other arguments than they keep; those are put together
+    again without their constructor.
+    """
+    parts = (_rebuilt, (type(error), error.args, dict(vars(error))))
+    return _checked_pickle(error, type(error)) or _checked_pickle(_Rebuild(parts), type(error))
+
+
+def _checked_pickle(value: Any, kind: type[BaseException]) -> bytes | None:
     try:
-        data = cloudpickle.dumps(error, protocol=5)
-        pickle.loads(data)
+        data = bytes(cloudpickle.dumps(value, protocol=5))
+        return data if isinstance(pickle.loads(data), kind) else None
     except Exception:  # noqa: BLE001 - then its text must do
         return None
-    return bytes(data)
+
+
+@dataclass(frozen=True, slots=True)
+class _Rebuild:
+    """Pickles as a call of ``parts``."""
+
+    parts: tuple[Any, tuple[Any, ...]]
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return self.parts
+
+
+def _rebuilt(kind: type[BaseException], args: tuple[Any, ...], state: dict[str, Any]) -> BaseException:
+    error = kind.__new__(kind, *args)
+    error.args = args
+    vars(error).update(state)
+    return error
 
 
 async def read_index(store: Store, key: str) -> PackIndex:

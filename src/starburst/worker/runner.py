@@ -110,10 +110,24 @@ class Runner:
         self._send(ipc.Trimmed(job=message.job, end=end))
 
     def _load(self, data: ipc.Buffer) -> Callable[..., Any] | BaseException:
+        used: list[str] = []
+
+        def resolve(sha256: str) -> Any:
+            used.append(sha256)
+            return self._objects.load(sha256)
+
         try:
-            return load_function(data, self._objects.load)
+            function = load_function(data, resolve)
         except BaseException as error:  # noqa: BLE001 - importing user code may raise anything
             return error
+        if not used:
+            return function
+
+        # Each task gets its own view of the large objects that the function refers to, as of those among its arguments.
+        def fresh(*args: Any, **kwargs: Any) -> Any:
+            return load_function(data, self._objects.load)(*args, **kwargs)
+
+        return fresh
 
     def _run_job(self, job: ipc.Job, frame: ipc.Buffer) -> None:
         function = self._functions[job.function]
@@ -219,14 +233,17 @@ class Runner:
                     self._run.add_failure(self._failure("unpicklable", error, why))
 
     def _failure(self, kind: Any, error: BaseException, why: str, *, attempt: int = 1) -> Failure:
-        text = "".join(traceback.format_exception(_without_our_frames(error)))
-        said = f"{type(error).__name__}: {error}"
+        said = f"{type(error).__name__}: {_text_of(error)}"
+        try:
+            text = "".join(traceback.format_exception(_without_our_frames(error)))
+        except Exception:  # noqa: BLE001 - an exception's own code runs to show it
+            text = said
         return Failure(
             kind=kind,
-            message=f"{why} ({said})" if why else said,
+            message=_encodable(f"{why} ({said})" if why else said),
             type_name=type(error).__qualname__,
-            traceback=text,
-            output=self._output.tail(),
+            traceback=_encodable(text),
+            output=_encodable(self._output.tail()),
             host=socket.gethostname(),
             attempt=attempt,
         )
@@ -268,6 +285,19 @@ class Runner:
 class _Failed:
     failure: Failure
     error: BaseException
+
+
+def _text_of(error: BaseException) -> str:
+    """Its text, or that it has none: ``__str__`` is the user's code."""
+    try:
+        return str(error)
+    except Exception as other:  # noqa: BLE001
+        return f"<its text cannot be made: {type(other).__name__}>"
+
+
+def _encodable(text: str) -> str:
+    """The text with what UTF-8 cannot carry, such as halves of surrogates, shown as escapes."""
+    return text.encode("utf-8", "backslashreplace").decode()
 
 
 def _without_our_frames(error: BaseException) -> BaseException:
