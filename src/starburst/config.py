@@ -241,6 +241,11 @@ def _settings(values: Mapping[str, Any], origins: Mapping[str, str]) -> Settings
                 f"{name} = {value!r} in {origins[name]} is wrong: it must be {_wanted(name)}",
                 hint=f"starburst config set {name} VALUE",
             )
+    if (store := values.get("store")) is not None and "://" not in str(store):
+        raise ConfigError(
+            f"store = {store!r} in {origins['store']} is not the URL of a store",
+            hint='use "file:///folder" or "s3://bucket/prefix"',
+        )
     settings = Settings(**values)
     try:
         settings.options()

@@ -189,7 +189,8 @@ def test_several_clients_submit_to_one_session_at_once(store_url):
             "abc", 230
         )
         crew.assert_each_exactly_once()
-        assert len(crew.alive("supervisor-")) == 1  # and one of them looks after the workers
+        # Each may have started a supervisor; those that came second see it and leave.
+        eventually(lambda: len(crew.alive("supervisor-")) == 1, what="one supervisor is left")
         assert len(crew.alive("w-")) <= 2
         assert run_script("client_attaches.py", store_url, session.session_id).returncode == 0
     finally:

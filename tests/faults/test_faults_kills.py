@@ -33,7 +33,7 @@ def in_thread(work):
 
 def test_random_workers_are_killed_every_second(store_url):
     n_tasks = 2000
-    seconds = [0.02] * n_tasks
+    seconds = [0.012] * n_tasks
     thread, outcome = in_thread(
         lambda: starburst.map(slow_square, range(n_tasks), seconds, workers=4, store=store_url, **FAST)
     )

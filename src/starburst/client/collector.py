@@ -166,7 +166,9 @@ class Collector:
                         cancelled.on_error(SessionEnded(f"submission {seq} was cancelled by another client"))
 
     async def _collect(self) -> None:
-        pause_s, news_at = self._store.poll.min_s, self._clock.monotonic()
+        """Look at once after news, but not much more often than a fiftieth of the time that it takes anyway."""
+        news_at = fresh_at = self._clock.monotonic()
+        pause_s = self._store.poll.min_s
         failing_since: float | None = None
         while self._watched:
             try:
@@ -184,11 +186,15 @@ class Collector:
             except Exception as error:
                 log.exception("the collector failed")
                 self.fail_all(StarburstError(f"results cannot be read: {type(error).__name__}: {error}"))
-            if came or self._fresh.is_set():
+            now = self._clock.monotonic()
+            if self._fresh.is_set():
                 self._fresh.clear()
-                pause_s = self._store.poll.min_s
+                fresh_at, pause_s = now, self._store.poll.min_s
+            elif came:
+                pause_s = max(self._store.poll.min_s, (now - fresh_at) / 50)
+            pause_s = min(pause_s, self._store.poll.max_s)
             await self._clock.sleep(pause_s)
-            pause_s = min(pause_s * 1.2, self._store.poll.max_s)
+            pause_s *= 1.2
 
     async def _end_if_over(self) -> None:
         await self.read_news()

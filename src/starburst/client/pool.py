@@ -31,6 +31,7 @@ from starburst.supervisor.start import ensure_supervisor
 __all__ = ["Pool", "open_pool"]
 
 _CLOSE_S = 5.0
+_HOUR_S = 3600.0
 _LARGE_BYTES = 4 * 2**20
 
 
@@ -95,10 +96,12 @@ class Pool:
 
     @property
     def usable(self) -> bool:
-        """Whether it takes more work."""
+        """Whether it takes more work, and has an hour for it if it had several."""
+        now = self.connection.clock.time()
+        several = self.connection.manifest.absolute_timeout_s >= 2 * _HOUR_S
         return (
             not self._closed
-            and self.state.name(self.connection.clock.time()) == "open"
+            and self.state.name(now + _HOUR_S * several) == "open"
             and self.supervisor.report.state == "open"
         )
 

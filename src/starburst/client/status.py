@@ -8,10 +8,10 @@ from typing import Any
 import msgspec
 
 from starburst.clock import Clock
-from starburst.errors import CorruptObject
-from starburst.protocol.keys import Keys
+from starburst.errors import CorruptObject, StoreError
+from starburst.protocol.keys import ChunkId, Keys
 from starburst.protocol.pack import PackIndex
-from starburst.protocol.records import BatchHeader, Event, Heartbeat, Manifest
+from starburst.protocol.records import BatchHeader, Event, Heartbeat, Manifest, ResultHeader
 from starburst.protocol.results import read_index
 from starburst.protocol.sessions import EventLog, read_done, read_heartbeats
 from starburst.protocol.state import SessionState
@@ -162,6 +162,9 @@ async def read_status(store: Store, manifest: Manifest, clock: Clock) -> Session
     total = sum(entry[0].n_tasks for entry in batches.values() if not isinstance(entry, CorruptObject))
     completed = sum(mark.ok for mark in marks)
     failed = sum(mark.failed for mark in marks)
+    if completed + failed < total:
+        ok, bad = await _count_unmarked(store, keys, {mark.chunk for mark in marks})
+        completed, failed = completed + ok, failed + bad
     views = tuple(_view(beat, state, now, manifest.lease_s) for beat in beats)
     alive = [view for view in views if view.state not in (*_GONE, "lost")]
     left = total - completed - failed
@@ -189,6 +192,24 @@ async def read_status(store: Store, manifest: Manifest, clock: Clock) -> Session
         requests=sum(beat.requests for beat in beats),
         reason=reason,
     )
+
+
+async def _count_unmarked(store: Store, keys: Keys, marked: set[ChunkId]) -> tuple[int, int]:
+    """Tasks with and without a value in chunks that are not finished: what was flushed of them."""
+    gate = asyncio.Semaphore(_AT_ONCE)
+
+    async def count(key: str) -> tuple[int, int]:
+        async with gate:
+            try:
+                header = (await read_index(store, key)).record(ResultHeader)
+            except StoreError:
+                return 0, 0
+        bad = sum(segment.count for segment in header.segments if segment.kind == "failure")
+        return header.count - bad, bad
+
+    listed = [info.key for info in await store.list(keys.all_results)]
+    counts = await asyncio.gather(*(count(key) for key in listed if keys.parse_result(key)[0] not in marked))
+    return sum(ok for ok, _ in counts), sum(bad for _, bad in counts)
 
 
 def summary_of(status: SessionStatus, url: str) -> SessionSummary:

@@ -107,6 +107,11 @@ class Keys:
         chunk, n = key.rsplit("/", 2)[1:]
         return ChunkId.parse(chunk), int(n)
 
+    @property
+    def all_results(self) -> str:
+        """The folder of all results."""
+        return f"{self.prefix}results/"
+
     def results(self, batch: int) -> str:
         """Prefix of the results of a batch's chunks."""
         return f"{self.prefix}results/{batch:06d}-"
