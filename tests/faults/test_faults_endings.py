@@ -148,9 +148,9 @@ def test_nothing_outlives_the_deadline_without_a_supervisor(folder_url):
     session = starburst.session(store=folder_url, workers=2, lease=2.0, absolute_timeout=4.0)
     crew = Crew(folder_url, session.session_id)
     session.map(sleep_for_ever, range(4), chunksize=1)
-    eventually(lambda: len(crew.alive("w-")) == 2, what="both workers are there")
+    eventually(lambda: len(crew.list(crew.keys.workers)) == 2, what="both workers beat")
     crew.kill("supervisor-")
-    eventually(lambda: crew.alive() == [], what="workers are gone", timeout_s=30)
+    eventually(lambda: crew.alive() == [], what="workers are gone")
     session.cleanup(force=True)
 
 
