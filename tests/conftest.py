@@ -46,7 +46,8 @@ async def _end_all(data_dir):
     provider = LocalProvider(data_dir)
     left = []
     for folder in sorted((data_dir / "local").glob("*")):
-        alive = [status for status in await provider.describe(folder.name) if status.alive]
+        # Without a pid: its launcher was killed in the middle of starting it.
+        alive = [status for status in await provider.describe(folder.name) if status.alive and status.pid]
         left += [f"{status.worker} (pid {status.pid}) of {folder.name}" for status in alive]
         await provider.stop(folder.name, grace_s=0)
     return left
