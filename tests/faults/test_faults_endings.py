@@ -81,6 +81,7 @@ def test_a_worker_drains_on_sigterm(store_url, tmp_path):
     """It ends the task that runs, writes what is finished, gives the rest back at once, and others do that."""
     n_tasks = 12
     session = starburst.session(store=store_url, workers=1, lease=60, idle_timeout=30)
+    other = None
     try:
         crew = Crew(store_url, session.session_id)
         columns = [str(tmp_path)] * n_tasks, [0.3] * n_tasks
@@ -103,6 +104,9 @@ def test_a_worker_drains_on_sigterm(store_url, tmp_path):
         other.send_signal(signal.SIGTERM)
         assert other.wait(timeout=30) == 0
     finally:
+        if other is not None:
+            other.kill()
+            other.wait()
         session.cleanup(force=True)
 
 
