@@ -106,10 +106,23 @@ def test_arrays_are_writable_after_loading(n: int, compress: bool) -> None:
 
 
 class NeedsTwoError(Exception):
-    """Pickles, but cannot be loaded: a mistake that many libraries make."""
+    """Its constructor wants other arguments than it keeps: a mistake that many libraries make."""
 
     def __init__(self, code: int, text: str) -> None:
         super().__init__(f"{code}: {text}")
+
+
+class Bomb:
+    def __reduce__(self) -> tuple[Any, ...]:
+        return int, ("no number",)
+
+
+class HasBombError(Exception):
+    """Pickles, but what it holds cannot be loaded."""
+
+    def __init__(self) -> None:
+        super().__init__("armed")
+        self.bomb = Bomb()
 
 
 class HasLockError(Exception):
@@ -119,7 +132,7 @@ class HasLockError(Exception):
 
 
 @pytest.mark.parametrize(
-    "error", [NeedsTwoError(4, "no"), HasLockError(), None], ids=["unloadable", "unpicklable", "none"]
+    "error", [HasBombError(), HasLockError(), None], ids=["unloadable", "unpicklable", "none"]
 )
 def test_an_exception_that_cannot_travel_leaves_its_text(error: BaseException | None) -> None:
     run = Run()
@@ -130,7 +143,10 @@ def test_an_exception_that_cannot_travel_leaves_its_text(error: BaseException | 
     assert (failed.failure, failed.error, good.value) == (FAILURE, None, 5)
 
 
-@pytest.mark.parametrize("error", [KeyError("k"), KeyboardInterrupt(), SystemExit(3), OSError(2, "no file")])
+@pytest.mark.parametrize(
+    "error",
+    [KeyError("k"), KeyboardInterrupt(), SystemExit(3), OSError(2, "no file"), NeedsTwoError(4, "no")],
+)
 def test_exceptions_travel(error: BaseException) -> None:
     run = Run()
     run.add_failure(FAILURE, error)
