@@ -62,7 +62,7 @@ class Seaweed:
             "-master.volumeSizeLimitMB=512",
             "-master.telemetry=false",
             f"-volume.port={volume}",
-            "-volume.max=20",
+            "-volume.max=200",
             "-filer",
             f"-filer.port={filer}",
             f"-filer.localSocket={self.folder / 'filer.sock'}",

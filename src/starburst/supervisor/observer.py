@@ -55,6 +55,7 @@ class Observer:
         self._activity_s = self._changed_s = clock.monotonic()
         self._bored_s = float("-inf")
         self._early: dict[str, str] = {}
+        self._results = 0
         self._launch_failures = 0
         self._last_failure = ""
         self._trouble_s = float("-inf")
@@ -112,10 +113,12 @@ class Observer:
         views = self._views(statuses, now_s)
         await self._heartbeats.read(self._worth_reading(views))
         views = self._views(statuses, now_s)
-        if self._draw_conclusions(views) and self._in_trouble:
-            # Before anybody gives up: is there one that works?
-            await self._heartbeats.read([view.name for view in views if view.counts])
-            views = self._views(statuses, now_s)
+        if self._draw_conclusions(views):
+            await self._excuse_those_with_results()
+            if self._in_trouble:
+                # Before anybody gives up: is there one that works?
+                await self._heartbeats.read([view.name for view in views if view.counts])
+                views = self._views(statuses, now_s)
         return self._snapshot(tuple(views), open_tasks, now_s)
 
     def launched(self, workers: tuple[str, ...]) -> None:
@@ -165,6 +168,13 @@ class Observer:
             self._ledger.add_done(self._keys.parse_done(info.key))
         if self._ledger.done != before:
             self._activity_s = self._clock.monotonic()
+            self._early.clear()
+
+    async def _excuse_those_with_results(self) -> None:
+        """A worker may have died before a heartbeat told that it had got to work; results tell it, too."""
+        results = len(await self._store.list(self._keys.all_results))
+        if results > self._results:
+            self._results = results
             self._early.clear()
 
     def _active(self) -> None:
