@@ -22,6 +22,9 @@ __all__ = ["ALL", "Pool", "local_plan", "open_pool"]
 Function = Callable[..., Any]
 
 
+_HEARTBEAT_S = 2.1
+
+
 class Pool(Protocol):
     """A running pool of one contender."""
 
@@ -54,6 +57,7 @@ class StarburstPool:
             tempfile.TemporaryDirectory(prefix="bench-", ignore_cleanup_errors=True)
         )
         self._open.enter_context(local_plan(folder, workers))
+        self._sessions = 0
 
     def map(self, function: Function, items: Sequence[Any]) -> list[Any]:
         return list(self._starburst.map(function, items, progress=False))
@@ -73,9 +77,14 @@ class StarburstPool:
         return list(self._starburst.map(function, [shared] * len(items), items, progress=False))
 
     def requests(self, function: Function, items: Sequence[Any]) -> int:
-        """Store requests of client, workers and supervisor for one ``Executor.map`` in a session of its own."""
-        with self._starburst.Executor() as executor:
+        """Store requests of client, workers and supervisor for one ``Executor.map`` in a session of its own.
+
+        Other options make another session; workers report their requests with the next heartbeat.
+        """
+        self._sessions += 1
+        with self._starburst.Executor(idle_timeout=60 + self._sessions) as executor:
             list(executor.map(function, items))
+            time.sleep(_HEARTBEAT_S)
         return int(executor.requests.total)
 
     def close(self) -> None:
