@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import getpass
-import hashlib
 import os
 import socket
 import sys
@@ -203,8 +202,3 @@ def _user() -> str:
         return getpass.getuser()
     except (KeyError, OSError):  # no name for this user id, as in some containers
         return str(os.getuid())
-
-
-def sha256_of(data: bytes) -> str:
-    """The content name of some bytes."""
-    return hashlib.sha256(data).hexdigest()

@@ -6,7 +6,7 @@ import functools
 import hashlib
 import inspect
 import itertools
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -15,7 +15,6 @@ from starburst.protocol.chunking import chunk_counts, cut_by_bytes, firsts
 from starburst.protocol.payload import (
     Calls,
     LargeObjects,
-    dump_call,
     dump_function,
     join_pickles,
     pack_calls,
@@ -142,12 +141,9 @@ def pack_star(
 def pack_submits(
     function: bytes, title: str, pickles: Sequence[bytes], large: LargeObjects, lanes: int
 ) -> Packed:
-    """Calls that were pickled one by one with :func:`pack_one`."""
+    """Calls that were pickled one by one with :func:`dump_call`."""
     calls = join_pickles(pickles, chunk_counts(len(pickles), lanes), cut_by_bytes)
     return Packed(function, hashlib.sha256(function).hexdigest(), title, calls, large, len(pickles))
-
-
-pack_one = dump_call
 
 
 def _pack_function(fn: Callable[..., Any]) -> tuple[bytes, str, LargeObjects]:
@@ -242,8 +238,3 @@ def _endless(what: str) -> OptionError:
         f"map needs all its items before it starts, and {what}",
         hint="use starburst.imap, which reads items as results are taken, or itertools.islice",
     )
-
-
-def blocks(rows: Iterator[Any], size: int) -> list[Any]:
-    """The next ``size`` items, fewer at the end."""
-    return list(itertools.islice(rows, size))

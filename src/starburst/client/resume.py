@@ -25,7 +25,7 @@ from starburst.client.collector import Run, Watched
 from starburst.client.engine import engine
 from starburst.client.fingerprint import global_names
 from starburst.client.mapping import OnError, attended, gather, tell_where
-from starburst.client.packing import Packed, check_chunksize, pack_map, title_of
+from starburst.client.packing import Packed, pack_map, title_of
 from starburst.client.pool import Pool, reopen_pool
 from starburst.client.progress import open_sink
 from starburst.client.status import read_batches
@@ -100,7 +100,6 @@ def run_named(
     n_tasks = len(named.names)
     if n_tasks == 0:
         return []
-    check_chunksize(chunksize)
     pool = reopen_pool(options, named.session_id)
     sink = open_sink(progress=progress)
     tell_where(sink, options)

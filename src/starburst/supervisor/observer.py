@@ -80,12 +80,7 @@ class Observer:
 
     async def news(self) -> None:
         """Take the session's new events into account; what cannot be read or understood changes nothing."""
-        try:
-            events = await self._events.news()
-        except IncompatibleVersion as error:
-            self._complain(f"an event cannot be read: {error}")
-            return
-        for event in events:
+        for event in await self._events.news():
             try:
                 self._apply(event)
             except (KeyError, TypeError, ValueError) as error:

@@ -16,7 +16,7 @@ import logging
 from dataclasses import dataclass
 
 from starburst.clock import Clock
-from starburst.errors import AccessDenied, IncompatibleVersion, StoreError, StoreFull
+from starburst.errors import AccessDenied, StoreError, StoreFull
 from starburst.protocol.keys import Keys
 from starburst.protocol.records import Manifest
 from starburst.protocol.sessions import EventLog, append_event
@@ -264,12 +264,7 @@ class Agent:
 
     async def _read_events(self) -> None:
         """Take new events into account; what cannot be read or understood changes nothing, as for supervisors."""
-        try:
-            events = await self._events.news()
-        except IncompatibleVersion as error:
-            log.warning("an event cannot be read: %s", error)
-            return
-        for event in events:
+        for event in await self._events.news():
             self.state.apply(event)
 
     @property
