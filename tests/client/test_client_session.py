@@ -13,6 +13,7 @@ import starburst
 from helpers import eventually
 from starburst.client.engine import engine
 from starburst.store import open_store
+from starburst.testing import FaultyStore
 
 both_stores = pytest.mark.parametrize("fresh", ["folder", "s3"], indirect=True)
 
@@ -239,6 +240,18 @@ def test_shared_data_is_put_once_and_arrives_as_itself(fresh):
     assert session.collect(timeout=60) == [0.0, 1.0, 2.0, 3.0, 4.0, ("ndarray", [1], 45.0)]
     assert session.put(array.copy()) == shared
     assert len([key for key in objects(fresh, session.session_id) if key.startswith("objects/")]) == 2
+
+
+def test_collecting_waits_for_calls_that_are_being_written(fresh):
+    session = starburst.session(workers=1)
+    connection = session._connection
+    slow = FaultyStore(connection.store)
+    slow.delay("create", "*/batches/*", delay_s=0.5)
+    connection.store = slow
+    future = session.submit(tasks.square, 4)
+    eventually(lambda: not slow.pending_faults, timeout_s=10)  # now it is on its way
+    assert session.collect(timeout=60) == [16]
+    assert future.result(timeout=60) == 16
 
 
 def test_futures_of_a_session(fresh, tmp_path, gate):

@@ -84,6 +84,7 @@ class Gatherer:
         self.pool = pool
         self._options = options
         self._lock = threading.Lock()
+        self._writing = asyncio.Lock()
         self._groups: list[_Group] = []
         self._scheduled = False
         self._functions: dict[int, tuple[Any, list[object] | None, bytes, LargeObjects]] = {}
@@ -137,13 +138,17 @@ class Gatherer:
             future.become_cancelled()
 
     async def flush(self) -> None:
-        """Write what was gathered."""
-        with self._lock:
-            groups, self._groups = self._groups, []
-            self._scheduled = False
-        for group in groups:
-            if group.pickles:
-                await self._write(group)
+        """Write what was gathered; when this returns, all that was submitted before is in the store."""
+        await asyncio.shield(asyncio.ensure_future(self._flush()))  # who is interrupted must not lose calls
+
+    async def _flush(self) -> None:
+        async with self._writing:  # what another flush is writing comes first
+            with self._lock:
+                groups, self._groups = self._groups, []
+                self._scheduled = False
+            for group in groups:
+                if group.pickles:
+                    await self._write(group)
 
     def _start(self) -> None:
         asyncio.ensure_future(self._flush_soon())  # noqa: RUF006 - futures hold its outcome
