@@ -12,6 +12,12 @@
     │   ├── StoreUnavailable    it did not answer, or answered "later"; trying again may help
     │   └── CorruptObject       an object is truncated or changed: its checksum does not match
     ├── ProviderError           workers could not be started, described or stopped
+    │   └── CloudError          AWS did not do what was asked
+    │       ├── CredentialsError    no credentials, expired ones, or ones that AWS does not know
+    │       ├── PermissionDenied    the credentials lack a permission; the message names it
+    │       ├── QuotaExceeded       the account may not have more of it
+    │       ├── CloudUnavailable    no answer, "later", or no capacity; trying again may help
+    │       └── NotSetUp            a resource that `starburst setup` makes is missing or not ours
     ├── SessionError
     │   ├── SessionNotFound     no session of that id in this store
     │   ├── SessionEnded        expired, cancelled or terminated: no more work is taken
@@ -113,6 +119,40 @@ class CorruptObject(StoreError):  # noqa: N818
 
 class ProviderError(StarburstError):
     """Workers could not be started, described or stopped."""
+
+
+class CloudError(ProviderError):
+    """AWS did not do what was asked.
+
+    Attributes:
+        code: The error code in AWS's answer, such as ``ClusterNotFoundException``; empty if none came.
+        operation: What was asked, such as ``ecs:RunTask``.
+    """
+
+    def __init__(self, message: str, *, hint: str | None = None, code: str = "", operation: str = "") -> None:
+        super().__init__(message, hint=hint)
+        self.code = code
+        self.operation = operation
+
+
+class CredentialsError(CloudError):
+    """There are no AWS credentials, they have expired, or AWS does not know them."""
+
+
+class PermissionDenied(CloudError):  # noqa: N818
+    """The credentials are good but lack a permission."""
+
+
+class QuotaExceeded(CloudError):  # noqa: N818
+    """The account may not have more of what was asked for."""
+
+
+class CloudUnavailable(CloudError):  # noqa: N818
+    """AWS did not answer, said "later" more often than we retry, or has no capacity just now."""
+
+
+class NotSetUp(CloudError):  # noqa: N818
+    """Something that ``starburst setup`` makes is missing, half done or belongs to somebody else."""
 
 
 class SessionError(StarburstError):

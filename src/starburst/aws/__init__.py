@@ -1,1 +1,1 @@
-"""aws."""
+"""AWS: clients, errors, pace of calls, and the resources that we own."""
