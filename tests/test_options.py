@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+import os
 from typing import Any
 
 import pytest
@@ -13,7 +14,7 @@ from starburst.options import MAX_WORKERS, Options, check_names, parse_duration_
 
 def test_the_defaults_are_valid_and_in_seconds() -> None:
     options = Options()
-    assert (options.workers, options.slots, options.launch_type) == (2, 1, "LOCAL")
+    assert (options.workers, options.slots, options.launch_type) == (os.cpu_count(), 1, "LOCAL")
     assert options.timeout_s is None
     assert options.seconds("absolute_timeout") == 86_400.0
     assert options.seconds("lease") == 15.0

@@ -43,32 +43,46 @@ _HEADER = "# Settings of starburst; see: starburst config --help"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
-    """The settings in force. All but ``profile`` are defaults for the options of the same name."""
+    """The settings in force. They are defaults for the options of the same name."""
 
     store: str | None = None
     """URL of the store; None means a folder in the user's data directory, see :func:`default_store_url`."""
     launch_type: str = _DEFAULTS.launch_type
     """What starts the workers."""
-    workers: int = _DEFAULTS.workers
-    """How many workers at the most."""
+    workers: int | None = None
+    """How many workers at the most; None means as many as this machine has cores, 10 in the cloud."""
     slots: int = _DEFAULTS.slots
     """Tasks that one worker runs at a time."""
-    cpu: float | None = _DEFAULTS.cpu
-    """vCPUs of a worker (cloud)."""
-    memory: str | float | None = _DEFAULTS.memory
+    cpu: float | None = None
+    """vCPUs of a worker; None means 4 in the cloud."""
+    memory: str | float | None = None
     """Memory that the tasks of one worker may hold together: "8GB", "512MB" or a number of GB."""
     region: str | None = None
     """AWS region."""
     profile: str | None = None
     """Profile of the AWS configuration files."""
+    spot: str = "yes"
+    """Cloud: "yes" for Spot capacity with on-demand as the fallback, "only", or "no"."""
+    instance_type: str | None = None
+    """EC2: the instance type; None means c7g.xlarge."""
+    on_demand_base: int = _DEFAULTS.on_demand_base
+    """Cloud: so many of the workers are on-demand whatever ``spot`` says."""
+    gpus: int = _DEFAULTS.gpus
+    """EC2: GPUs of each worker."""
+    architecture: str | None = None
+    """Fargate: "X86_64" or "ARM64"; None means that of the image."""
+    image: str | None = None
+    """Cloud: the container image of the workers; None means the one of ``starburst setup``."""
+    warm_pool_timeout: str | float = _DEFAULTS.warm_pool_timeout
+    """EC2: seconds for which hosts stay after their last task."""
     timeout: str | float | None = _DEFAULTS.timeout
     """Seconds that one task may run, or "90m"."""
     retries: int = _DEFAULTS.retries
     """How often a task that raised is run again."""
     max_attempts: int = _DEFAULTS.max_attempts
     """How many workers a task may take down before it is given up."""
-    idle_timeout: str | float = _DEFAULTS.idle_timeout
-    """Seconds a worker stays with nothing to do."""
+    idle_timeout: str | float | None = None
+    """Seconds a worker stays with nothing to do; None means 60, 300 in the cloud."""
     session_timeout: str | float = _DEFAULTS.session_timeout
     """Seconds a session stays open with nothing to do."""
     absolute_timeout: str | float = _DEFAULTS.absolute_timeout
@@ -82,6 +96,11 @@ class Settings:
     def names(cls) -> tuple[str, ...]:
         """The names of all settings."""
         return tuple(field.name for field in dataclasses.fields(cls))
+
+    def in_force(self, name: str) -> Any:
+        """What holds for ``name``: where it is None, what that means for the launch type."""
+        value = getattr(self, name)
+        return getattr(self.options(), name) if value is None and name in Options.names() else value
 
     def options(self) -> Options:
         """These settings as the options of a call; a call's own arguments go on top with ``merged``."""
@@ -147,7 +166,7 @@ def get_value(name: str) -> Any:
         ConfigError: No setting has this name, or :func:`load_settings` fails.
     """
     _check_name(name)
-    return getattr(load_settings(), name)
+    return load_settings().in_force(name)
 
 
 def set_value(name: str, text: str) -> Path:

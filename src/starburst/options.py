@@ -7,16 +7,30 @@ import difflib
 import numbers
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from starburst.errors import OptionError
 
-__all__ = ["MAX_WORKERS", "Options", "check_names", "parse_duration_s", "parse_memory_bytes"]
+__all__ = ["CLOUD", "MAX_WORKERS", "Options", "check_names", "parse_duration_s", "parse_memory_bytes"]
 
 MAX_WORKERS = 500
 """More than this in one session needs ``max_workers=`` (the guard rail of the guide's issue 4)."""
+
+CLOUD = ("FARGATE", "EC2")
+"""Launch types that start containers on AWS."""
+
+_BY_LAUNCH_TYPE: Any = None
+_LOCAL_DEFAULTS: dict[str, Any] = {
+    "workers": lambda: os.cpu_count() or 1,
+    "cpu": None,
+    "memory": None,
+    "idle_timeout": 60.0,
+}
+_CLOUD_DEFAULTS: dict[str, Any] = {"workers": 10, "cpu": 4, "memory": "8GB", "idle_timeout": 300.0}
+_OF_TASKS = ("timeout", "retries", "max_workers", "instance_type")
+_SPOT_WORDS: dict[bool | str, bool] = {"yes": True, "no": False}
 
 _DURATION = re.compile(r"\s*(\d+(?:\.\d+)?)\s*(s|sec|m|min|h|d)?\s*", re.IGNORECASE)
 _SECONDS = {"s": 1, "sec": 1, "m": 60, "min": 60, "h": 3600, "d": 86400}
@@ -27,28 +41,45 @@ _MEMORY = re.compile(r"\s*(\d+(?:\.\d+)?)\s*(MB|MIB|M|GB|GIB|G)?\s*", re.IGNOREC
 class Options:
     """What a session is asked for. Every field can be given to ``map``, ``Executor``, ``session`` and ``plan``."""
 
-    workers: int = field(default_factory=lambda: os.cpu_count() or 1)
-    """How many workers at the most; 1 to 500. As many as this machine has cores, unless given."""
+    workers: int = _BY_LAUNCH_TYPE
+    """How many workers at the most; 1 to 500. Unless given, as many as this machine has cores; 10 in the cloud."""
     slots: int = 1
     """Tasks that one worker runs at a time, each in a process of its own."""
     launch_type: str = "LOCAL"
     """The provider that starts the workers."""
     store: str | None = None
     """URL of the store; None means the configured one, or a folder in the user's data directory."""
-    cpu: float | None = None
-    """vCPUs of a worker (cloud providers; without effect on this machine)."""
-    memory: str | float | None = None
-    """Memory that the tasks of one worker may hold together, as "8GB", "512MB" or a number of GB."""
+    cpu: float | None = _BY_LAUNCH_TYPE
+    """vCPUs of a worker; 4 in the cloud, without effect on this machine."""
+    memory: str | float | None = _BY_LAUNCH_TYPE
+    """Memory that the tasks of one worker may hold together, as "8GB", "512MB" or a number of GB; 8 GB in the
+    cloud."""
     region: str | None = None
     """AWS region; None means the configured one."""
+    profile: str | None = None
+    """Profile of the AWS configuration files; None means the environment's (``AWS_PROFILE``)."""
+    spot: bool | str = True
+    """EC2 and Fargate: Spot capacity with on-demand as the fallback (True), ``"only"`` Spot, or none (False)."""
+    on_demand_base: int = 0
+    """So many of the workers are on-demand whatever ``spot`` says."""
+    instance_type: str | Sequence[str] | None = None
+    """EC2: the type, or several of one architecture in order of preference; None means c7g.xlarge."""
+    gpus: int = 0
+    """EC2: GPUs of each worker."""
+    architecture: str | None = None
+    """Fargate: "X86_64" or "ARM64"; None means that of the image. On EC2 the instance type decides."""
+    image: str | None = None
+    """The container image of the workers; None means the one of ``starburst setup``."""
+    warm_pool_timeout: float | str = 3600.0
+    """EC2: seconds for which hosts stay after their last task, for the next call to start at once."""
     timeout: float | str | None = None
     """Seconds that one task may run; also "90m", "12h"."""
     retries: int = 0
     """How often a task that raised is run again."""
     max_attempts: int = 3
     """How many workers a task may take down before it is given up."""
-    idle_timeout: float | str = 60.0
-    """Seconds a worker stays with nothing to do."""
+    idle_timeout: float | str = _BY_LAUNCH_TYPE
+    """Seconds a worker stays with nothing to do; 60 unless given, 300 in the cloud."""
     session_timeout: float | str = 3600.0
     """Seconds a session stays open with nothing to do."""
     absolute_timeout: float | str = 86400.0
@@ -57,8 +88,10 @@ class Options:
     """Seconds without a sign of life after which a worker counts as lost."""
     max_workers: int = MAX_WORKERS
     """The guard rail for ``workers``."""
+    _unset: frozenset[str] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
+        self._fill_in()
         _whole("max_workers", self.max_workers, 1)
         _whole("workers", self.workers, 1)
         if self.workers > self.max_workers:
@@ -70,7 +103,7 @@ class Options:
         _whole("slots", self.slots, 1, 256)
         _whole("retries", self.retries, 0, 100)
         _whole("max_attempts", self.max_attempts, 1, 100)
-        for name in ("idle_timeout", "session_timeout", "absolute_timeout", "lease"):
+        for name in ("idle_timeout", "session_timeout", "absolute_timeout", "warm_pool_timeout", "lease"):
             parse_duration_s(name, getattr(self, name))
         if self.timeout is not None:
             parse_duration_s("timeout", self.timeout)
@@ -78,19 +111,79 @@ class Options:
             _positive_cpu(self.cpu)
         if self.memory is not None:
             parse_memory_bytes(self.memory)
-        launch_type: Any = self.launch_type
-        if not isinstance(launch_type, str) or not launch_type:
-            raise OptionError(f"launch_type={self.launch_type!r} is not a name", hint='use "LOCAL"')
+        self._check_cloud()
         if self.store is not None and not isinstance(self.store, str):
             raise OptionError(
                 f"store={self.store!r} is not an address",
                 hint='use "file:///absolute/path" or "s3://bucket/prefix"',
             )
 
+    def _fill_in(self) -> None:
+        """What was not given depends on the launch type."""
+        launch_type: Any = self.launch_type
+        if not isinstance(launch_type, str) or not launch_type:
+            raise OptionError(
+                f"launch_type={self.launch_type!r} is not a name", hint='use "LOCAL", "FARGATE" or "EC2"'
+            )
+        unset = frozenset(name for name in _LOCAL_DEFAULTS if getattr(self, name) is _BY_LAUNCH_TYPE)
+        defaults = _CLOUD_DEFAULTS if launch_type.upper() in CLOUD else _LOCAL_DEFAULTS
+        for name in unset:
+            value = defaults[name]
+            object.__setattr__(self, name, value() if callable(value) else value)
+        object.__setattr__(self, "_unset", unset)
+        object.__setattr__(self, "launch_type", launch_type.upper())
+
+    def _check_cloud(self) -> None:
+        if self.spot not in (True, False, "only", *_SPOT_WORDS):
+            raise OptionError(
+                f"spot={self.spot!r} is none of the choices",
+                hint='use True (Spot, on-demand as the fallback), "only", or False',
+            )
+        if self.spot in _SPOT_WORDS:  # as settings and commands spell it
+            object.__setattr__(self, "spot", _SPOT_WORDS[self.spot])
+        _whole("on_demand_base", self.on_demand_base, 0)
+        _whole("gpus", self.gpus, 0, 16)
+        if self.gpus and self.launch_type == "FARGATE":
+            raise OptionError(
+                f"gpus={self.gpus} is not possible on Fargate, which has no GPUs",
+                hint='launch_type="EC2", instance_type="g5.xlarge"',
+            )
+        if self.architecture is not None and self.architecture not in ("X86_64", "ARM64"):
+            raise OptionError(
+                f"architecture={self.architecture!r} is not one of AWS's", hint='use "X86_64" or "ARM64"'
+            )
+        types: tuple[Any, ...] = self.instance_types
+        if not all(isinstance(one, str) and one for one in types) or (
+            self.instance_type is not None and not types
+        ):
+            raise OptionError(
+                f"instance_type={self.instance_type!r} is not a type or a list of types",
+                hint='instance_type="c7g.xlarge" or ["c7g.xlarge", "c8g.xlarge"]',
+            )
+
+    @property
+    def instance_types(self) -> tuple[str, ...]:
+        """:attr:`instance_type` as a tuple; empty if none was given."""
+        given = self.instance_type
+        return () if given is None else (given,) if isinstance(given, str) else tuple(given)
+
+    @property
+    def of_workers(self) -> tuple[Any, ...]:
+        """All that makes workers what they are: those of calls that agree in it can be shared."""
+        return (
+            self.instance_types,
+            *(getattr(self, name) for name in self.names() if name not in _OF_TASKS),
+        )
+
+    @property
+    def spot_mode(self) -> Literal["no", "prefer", "only"]:
+        """:attr:`spot` as a word."""
+        return "only" if self.spot == "only" else "prefer" if self.spot else "no"
+
     @classmethod
     def names(cls) -> tuple[str, ...]:
         """The names of all options, in the order of their fields."""
-        return tuple(option.name for option in dataclasses.fields(cls))
+        return tuple(option.name for option in dataclasses.fields(cls) if option.init)
 
     @property
     def timeout_s(self) -> float | None:
@@ -109,7 +202,10 @@ class Options:
         """
         check_names(changes, self.names())
         given = {name: _plain(value) for name, value in changes.items() if value is not None}
-        return dataclasses.replace(self, **given) if given else self
+        if not given:
+            return self
+        kept = {name: getattr(self, name) for name in self.names() if name not in self._unset}
+        return Options(**(kept | given))
 
 
 def check_names(given: Mapping[str, Any], valid: tuple[str, ...]) -> None:

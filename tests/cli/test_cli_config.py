@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import tomllib
 
 import pytest
@@ -33,7 +34,7 @@ def test_set_get_unset_for_programs(file, capsys):
     }
     assert tomllib.loads(file.read_text()) == {"workers": 8}
     assert answer(capsys, "config", "get", "workers") == {"name": "workers", "value": 8}
-    assert answer(capsys, "config", "unset", "workers")["value"] == 2
+    assert answer(capsys, "config", "unset", "workers")["value"] == os.cpu_count()
     assert answer(capsys, "config", "get", "region") == {"name": "region", "value": None}
 
 

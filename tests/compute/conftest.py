@@ -40,7 +40,7 @@ class Bench:
         statuses = asyncio.run(self.provider.launch(self.spec(*workers, **fields)))
         for worker in workers if ready else ():
             self.until(lambda worker=worker: f"ready {worker}\n" in self.log(worker), f"{worker} is ready")
-        return {status.worker: status for status in statuses}
+        return {status.worker: status for status in statuses.workers}
 
     def describe(self):
         return {status.worker: status for status in asyncio.run(self.provider.describe(self.session_id))}

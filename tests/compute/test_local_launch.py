@@ -60,7 +60,7 @@ def test_the_callers_loop_goes_on_while_many_are_launched(bench):
 
 def test_dropping_the_provider_neither_warns_nor_ends_workers(bench):
     provider = toy_provider(bench.data_dir)
-    (status,) = asyncio.run(provider.launch(bench.spec("w-1")))
+    (status,) = asyncio.run(provider.launch(bench.spec("w-1"))).workers
     del provider
     gc.collect()
     assert lives(status.pid)
@@ -206,7 +206,7 @@ def test_records_go_to_the_users_data_folder(monkeypatch, tmp_path):
     monkeypatch.setenv("STARBURST_DATA_DIR", str(tmp_path))
     provider = LocalProvider(worker_command=lambda *_: ["true"])
     spec = LaunchSpec(session_url="memory://x", session_id="session-1", workers=("w-1",))
-    (status,) = asyncio.run(provider.launch(spec))
+    (status,) = asyncio.run(provider.launch(spec)).workers
     assert status.log == str(tmp_path / "local" / "session-1" / "w-1.log")
     asyncio.run(provider.stop("session-1"))
 

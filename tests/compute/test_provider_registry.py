@@ -39,7 +39,7 @@ def test_a_built_in_provider_by_name(name):
 def test_an_unknown_name_lists_those_there_are(plugin):
     with pytest.raises(ProviderError, match="no provider 'MOON'") as caught:
         load_provider("MOON")
-    assert "BROKEN, EXPLAINS, FAILS, HALF, LOCAL, MINE, TEXT" in caught.value.hint
+    assert "BROKEN, EC2, EXPLAINS, FAILS, FARGATE, HALF, LOCAL, MINE, TEXT" in caught.value.hint
 
 
 @pytest.mark.parametrize("name", ["Mine", "MINE", "mine"])

@@ -54,7 +54,7 @@ class Commands:
     @staticmethod
     def launch(provider, session_id, *workers):
         spec = LaunchSpec(session_url="memory://x", session_id=session_id, workers=workers)
-        return [status.pid for status in asyncio.run(provider.launch(spec))]
+        return [status.pid for status in asyncio.run(provider.launch(spec)).workers]
 
     @staticmethod
     def describe(provider, session_id):

@@ -109,7 +109,8 @@ def test_settings_are_documented_with_their_defaults():
     for name in Settings.names():
         default = getattr(settings, name)
         text = f"{default:g}" if isinstance(default, float) else str(default)
-        written = {"workers": "one per core"}.get(name, "none" if default is None else f"`{text}`")
+        by_launch_type = dict.fromkeys(("workers", "cpu", "memory", "idle_timeout"), "by launch type")
+        written = by_launch_type.get(name, "none" if default is None else f"`{text}`")
         assert rows[name][1] == written, name
         assert rows[name][3] == f"`STARBURST_{name.upper()}`"
 

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from sim_actors import Actor
 
-from starburst.compute.base import LaunchSpec, ProviderStatus
+from starburst.compute import Launched, LaunchSpec, Place, ProviderStatus
 from starburst.errors import ProviderError
+from starburst.options import Options
 from starburst.worker.agent import Agent
 
 Boot = Callable[[Actor, LaunchSpec, int], Coroutine[Any, Any, Agent]]
@@ -53,7 +54,13 @@ class SimProvider:
     def living(self) -> list[Machine]:
         return [machine for machine in self.machines.values() if machine.alive]
 
-    async def launch(self, spec: LaunchSpec) -> list[ProviderStatus]:
+    async def prepare(self, options: Options) -> Place:
+        return Place()
+
+    def attach(self, deployment: Mapping[str, Any]) -> None:
+        return
+
+    async def launch(self, spec: LaunchSpec) -> Launched:
         world = self._world
         if world.chaos and world.rng.random() < world.plan.refusals:
             raise ProviderError("simulated: no capacity")
@@ -61,7 +68,7 @@ class SimProvider:
             machine = self.machines[name] = Machine(world.actor(name))
             machine.actor.start(self._live(machine, ordinal, spec))
         await world.launched()
-        return [self._status(name) for name in spec.workers]
+        return Launched(workers=tuple(self._status(name) for name in spec.workers))
 
     async def launch_supervisor(self, session_url: str, session_id: str, **_: Any) -> ProviderStatus:
         raise ProviderError("simulated: the world starts supervisors itself")
@@ -73,7 +80,12 @@ class SimProvider:
         return [self._status(name) for name in sorted(self.machines)]
 
     async def stop(
-        self, session_id: str, workers: Sequence[str] | None = None, *, grace_s: float = 10.0
+        self,
+        session_id: str,
+        workers: Sequence[str] | None = None,
+        *,
+        grace_s: float = 10.0,
+        wait: bool = True,
     ) -> None:
         world = self._world
         names = self.machines if workers is None else workers

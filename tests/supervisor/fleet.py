@@ -3,7 +3,7 @@
 import asyncio
 from dataclasses import dataclass, field
 
-from starburst.compute.base import ProviderStatus
+from starburst.compute import Launched, Place, ProviderStatus
 from starburst.errors import ProviderError
 from starburst.protocol.chunking import firsts
 from starburst.protocol.keys import ChunkId, DoneMark, Keys
@@ -52,7 +52,13 @@ class Fleet:
         for ordinal, worker in enumerate(spec.workers, spec.first_ordinal):
             process = self.processes[worker] = Process(worker, ordinal)
             process.task = asyncio.ensure_future(self._live(process))
-        return await self.describe(spec.session_id)
+        return Launched(workers=tuple(self._status(self.processes[worker]) for worker in spec.workers))
+
+    async def prepare(self, options):
+        return Place()
+
+    def attach(self, deployment):
+        pass
 
     async def _live(self, process):
         try:
@@ -66,17 +72,18 @@ class Fleet:
         return ProviderStatus(worker=f"supervisor-{len(self.supervisors)}", state="starting")
 
     async def describe(self, session_id):
-        return [
-            ProviderStatus(
-                worker=process.worker,
-                state=process.state,
-                exit_code=process.exit_code,
-                reason="killed by SIGKILL" if process.exit_code == -9 else f"exit code {process.exit_code}",
-            )
-            for process in sorted(self.processes.values(), key=lambda process: process.worker)
-        ]
+        return [self._status(self.processes[worker]) for worker in sorted(self.processes)]
 
-    async def stop(self, session_id, workers=None, *, grace_s=10.0):
+    @staticmethod
+    def _status(process):
+        return ProviderStatus(
+            worker=process.worker,
+            state=process.state,
+            exit_code=process.exit_code,
+            reason="killed by SIGKILL" if process.exit_code == -9 else f"exit code {process.exit_code}",
+        )
+
+    async def stop(self, session_id, workers=None, *, grace_s=10.0, wait=True):
         for worker in workers if workers is not None else self.processes:
             process = self.processes[worker]
             self.stopped.append((worker, grace_s))

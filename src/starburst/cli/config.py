@@ -103,7 +103,7 @@ def show(out: Output) -> None:
 
     loaded = load()
     rows = {
-        name: {"value": getattr(loaded.settings, name), "origin": loaded.origins[name]}
+        name: {"value": loaded.settings.in_force(name), "origin": loaded.origins[name]}
         for name in Settings.names()
     }
     if out.json:

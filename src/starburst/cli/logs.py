@@ -51,10 +51,9 @@ def logs(
     itself says.
     """
     from starburst.clock import SystemClock
-    from starburst.compute.registry import load_provider
 
     session = reach(session_id, store)
-    provider = load_provider(session.status().launch_type)
+    provider = session.provider
     reader = LogReader(provider, session.session_id, worker=worker, task=task)
     asyncio.run(_print(out, reader, session if follow else None, SystemClock()))
 

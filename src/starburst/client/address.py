@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from starburst.config import default_store_url, load_settings
+from starburst.client.places import usual_places
 from starburst.errors import StarburstError
 from starburst.protocol.keys import session_url
 
@@ -17,7 +17,7 @@ def address(root_url: str, session_id: str) -> str:
         session_id: Its id.
     """
     try:
-        usual = load_settings().options().store or default_store_url()
+        usual = [place.url for place in usual_places()]
     except StarburstError:
-        usual = ""
-    return session_id if root_url == usual else session_url(root_url, session_id)
+        usual = []
+    return session_id if root_url in usual else session_url(root_url, session_id)

@@ -7,18 +7,25 @@ import getpass
 import os
 import socket
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 from starburst._version import __version__
 from starburst.client.packing import Packed
-from starburst.client.plan import store_url
+from starburst.client.places import usual_places
 from starburst.clock import Clock, SystemClock
 from starburst.compute.base import Provider
 from starburst.compute.registry import load_provider
-from starburst.errors import IncompatibleVersion, InvalidStoreURL, SessionNotFound
-from starburst.options import Options, parse_memory_bytes
+from starburst.config import default_store_url
+from starburst.errors import (
+    AccessDenied,
+    IncompatibleVersion,
+    InvalidStoreURL,
+    SessionNotFound,
+    StoreUnavailable,
+)
+from starburst.options import CLOUD, Options, parse_memory_bytes
 from starburst.protocol.keys import Keys, new_session_id
 from starburst.protocol.keys import session_url as url_of
 from starburst.protocol.pack import encode_pack
@@ -60,28 +67,48 @@ class Connection:
             ProviderError: There is no such launch type.
         """
         provider = load_provider(options.launch_type)
-        store = open_store(store_url(options.store), region=options.region)
+        place = await provider.prepare(options)
+        url = options.store or place.store or default_store_url()
+        store = open_store(url, region=options.region, profile=options.profile)
+        if options.launch_type in CLOUD and not store.url.startswith("s3:"):
+            raise InvalidStoreURL(
+                f"the store {store.url} is on this machine, where workers on AWS cannot reach it",
+                hint="leave store= out, or use s3://bucket/prefix",
+            )
         if store.url.startswith("memory:") and options.launch_type == "LOCAL":
             raise InvalidStoreURL(
                 f"the store {store.url} is in this process's memory, where no worker can reach it",
                 hint="leave store= out, or use file:///absolute/path",
             )
         clock = SystemClock()
-        manifest = _manifest(options, kind, session_id or new_session_id(kind), clock)
+        manifest = _manifest(options, kind, session_id or new_session_id(kind), clock, place.deployment)
         if not await create_session(store, manifest):
             manifest = await read_manifest(store, manifest.session_id)
         return cls(store, manifest, provider, clock)
 
     @classmethod
-    async def open(cls, session_id: str, store: str | None = None) -> Connection:
+    async def open(cls, session_id: str, store: str | None = None, region: str | None = None) -> Connection:
         """Find a session again.
 
+        Args:
+            session_id: Its id.
+            store: The store's URL; None means the usual one, then the buckets of all regions that are set up.
+            region: Look only in the bucket of this region.
+
         Raises:
-            SessionNotFound: It is not in that store.
+            SessionNotFound: It is in none of them.
         """
-        opened = open_store(store_url(store))
-        manifest = await read_manifest(opened, session_id)
-        return cls(opened, manifest, load_provider(manifest.launch_type))
+        places = usual_places(store, region)
+        for i, place in enumerate(places):
+            opened = place.open()
+            try:
+                manifest = await read_manifest(opened, session_id)
+            except (SessionNotFound, AccessDenied, StoreUnavailable):
+                if i == len(places) - 1:
+                    raise
+            else:
+                break
+        return cls(opened, manifest, load_provider(manifest.launch_type, manifest.deployment))
 
     @property
     def session_id(self) -> str:
@@ -176,7 +203,9 @@ def local_environment() -> Environment:
     return Environment(cwd=os.getcwd(), sys_path=paths, starburst=__version__)  # noqa: PTH109
 
 
-def _manifest(options: Options, kind: Kind, session_id: str, clock: Clock) -> Manifest:
+def _manifest(
+    options: Options, kind: Kind, session_id: str, clock: Clock, deployment: Mapping[str, Any]
+) -> Manifest:
     return Manifest(
         session_id=session_id,
         kind=kind,
@@ -194,6 +223,7 @@ def _manifest(options: Options, kind: Kind, session_id: str, clock: Clock) -> Ma
         environment=local_environment(),
         cpu=options.cpu,
         memory_bytes=None if options.memory is None else parse_memory_bytes(options.memory),
+        deployment=dict(deployment),
     )
 
 

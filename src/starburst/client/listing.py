@@ -3,26 +3,30 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 
 from starburst.client.engine import engine
-from starburst.client.plan import store_url
+from starburst.client.places import usual_places
 from starburst.client.status import SessionSummary, read_status, summary_of
 from starburst.clock import SystemClock
-from starburst.errors import StarburstError
+from starburst.errors import StarburstError, StoreError
 from starburst.protocol.keys import session_url
 from starburst.protocol.sessions import list_session_ids, read_manifest
-from starburst.store import open_store
+from starburst.store.base import Store
 
 __all__ = ["SessionSummary", "list_sessions"]
 
+log = logging.getLogger(__name__)
 _AT_ONCE = 8
 
 
-def list_sessions(store: str | None = None) -> list[SessionSummary]:
-    """The sessions of a store, oldest first.
+def list_sessions(store: str | None = None, region: str | None = None) -> list[SessionSummary]:
+    """The sessions of a store, or of all usual ones, oldest first.
 
     Args:
-        store: The store's URL; None means the planned or configured one.
+        store: The store's URL; None means the planned or configured one and the buckets of all regions in which
+            ``starburst setup`` has run.
+        region: Only those in the bucket of this region.
 
     Returns:
         One summary a session; sessions whose manifest cannot be read are left out.
@@ -30,11 +34,18 @@ def list_sessions(store: str | None = None) -> list[SessionSummary]:
     Raises:
         StoreError: The store cannot be read.
     """
-    return engine.run(_list(store_url(store)))
+    found: list[SessionSummary] = []
+    for i, place in enumerate(usual_places(store, region)):
+        try:
+            found += engine.run(_list(place.open()))
+        except StoreError as error:
+            if i == 0:
+                raise
+            log.warning("sessions in %s are not listed: %s", place.url, error)
+    return sorted(found, key=lambda row: row.created_at)
 
 
-async def _list(url: str) -> list[SessionSummary]:
-    store = open_store(url)
+async def _list(store: Store) -> list[SessionSummary]:
     gate = asyncio.Semaphore(_AT_ONCE)
 
     async def read(session_id: str) -> SessionSummary | None:
@@ -47,4 +58,4 @@ async def _list(url: str) -> list[SessionSummary]:
             return summary_of(status, session_url(store.url, session_id))
 
     found = await asyncio.gather(*map(read, await list_session_ids(store)))
-    return sorted((row for row in found if row is not None), key=lambda row: row.created_at)
+    return [row for row in found if row is not None]

@@ -37,32 +37,36 @@ def session(**options: Any) -> Session:
     return Session(engine.run(Connection.create(chosen, "session")), chosen)
 
 
-def attach(session_id: str, store: str | None = None) -> Session:
+def attach(session_id: str, store: str | None = None, region: str | None = None) -> Session:
     """Find a session again, from any process or machine that reaches its store.
 
     If it has work left, and its workers or supervisor are gone, it is brought back to life.
 
     Args:
         session_id: Its id, or its URL.
-        store: The store's URL; None means the planned or configured one.
+        store: The store's URL; None means the planned or configured one, then the buckets of all regions in which
+            ``starburst setup`` has run.
+        region: Look only in the bucket of this region.
 
     Raises:
         OptionError: The id is not text.
         SessionNotFound: It is not in that store; the message lists ids that look like it.
     """
-    found = find(session_id, store)
+    found = find(session_id, store, region)
     status = found.status()
     if status.state == "open" and status.pending + status.running:
         engine.run(found._wake())  # noqa: SLF001 - a part of the session, and no business of its users
     return found
 
 
-def find(session_id: str, store: str | None = None) -> Session:
+def find(session_id: str, store: str | None = None, region: str | None = None) -> Session:
     """As :func:`attach`, without waking anything: for looking at a session.
 
     Args:
         session_id: Its id, or its URL.
-        store: The store's URL; None means the planned or configured one.
+        store: The store's URL; None means the planned or configured one, then the buckets of all regions in which
+            ``starburst setup`` has run.
+        region: Look only in the bucket of this region.
 
     Raises:
         OptionError: The id is not text.
@@ -72,7 +76,7 @@ def find(session_id: str, store: str | None = None) -> Session:
         raise OptionError(f"{session_id!r} is not a session id", hint="`starburst sessions` lists them")
     if f"/{SESSIONS}" in session_id:
         store, session_id = split_session_url(session_id)
-    connection = engine.run(Connection.open(session_id, store))
+    connection = engine.run(Connection.open(session_id, store, region))
     return Session(connection, _options_of(connection.manifest))
 
 
@@ -82,6 +86,8 @@ def _options_of(manifest: Manifest) -> Options:
         workers=manifest.workers,
         slots=manifest.slots,
         launch_type=manifest.launch_type,
+        cpu=manifest.cpu,
+        memory=None if manifest.memory_bytes is None else manifest.memory_bytes / 2**30,
         max_attempts=manifest.max_attempts,
         lease=manifest.lease_s,
         idle_timeout=manifest.idle_timeout_s,

@@ -8,10 +8,10 @@ from contextvars import ContextVar
 from types import TracebackType
 from typing import Any, Self
 
-from starburst.config import default_store_url, load_settings
+from starburst.config import load_settings
 from starburst.options import Options, check_names
 
-__all__ = ["Plan", "current_options", "plan", "store_url"]
+__all__ = ["Plan", "current_options", "plan"]
 
 _planned: ContextVar[Mapping[str, Any] | None] = ContextVar("starburst_plan", default=None)
 _main_plan: Mapping[str, Any] = {}
@@ -87,12 +87,3 @@ def current_options(changes: Mapping[str, Any], parameters: tuple[str, ...] = ()
     check_names(changes, (*Options.names(), *parameters))
     given = {name: value for name, value in changes.items() if value is not None}
     return load_settings().options().merged({**_current(), **given})
-
-
-def store_url(store: str | None) -> str:
-    """The URL of the store to use: ``store``, or the planned, or the configured, or the default one.
-
-    Raises:
-        OptionError: It is not text.
-    """
-    return current_options({"store": store or None}).store or default_store_url()

@@ -252,7 +252,7 @@ class Pool:
         self.keep = self.leave_open = True
         await self._leave_out_what_is_handed_over()
         await self._end_supervision()
-        await self.connection.provider.stop(self.session_id, None, grace_s=_CLOSE_S)
+        await self.connection.provider.stop(self.session_id, None, grace_s=_CLOSE_S, wait=False)
 
     async def close(self) -> None:
         """End the session: no worker is left, and nothing of it in the store unless it is to be kept."""
@@ -269,7 +269,7 @@ class Pool:
                 await append_event(
                     connection.store, connection.keys, connection.clock, "terminated", data=data
                 )
-        await connection.provider.stop(self.session_id, None, grace_s=_CLOSE_S)
+        await connection.provider.stop(self.session_id, None, grace_s=_CLOSE_S, wait=False)
         if not self.keep:
             with contextlib.suppress(StoreError):
                 await delete_session(connection.store, connection.keys)
@@ -316,18 +316,7 @@ def open_pool(options: Options) -> Pool:
     """
     key = (
         os.getpid(),
-        options.workers,
-        options.slots,
-        options.launch_type,
-        options.store,
-        options.cpu,
-        options.memory,
-        options.region,
-        options.max_attempts,
-        options.lease,
-        options.idle_timeout,
-        options.session_timeout,
-        options.absolute_timeout,
+        *options.of_workers,
         os.environ.get("STARBURST_DATA_DIR"),
         os.getcwd(),  # noqa: PTH109 - a string will do
         tuple(sys.path),

@@ -15,6 +15,7 @@ from starburst.client.mapping import OnError, check_on_error
 from starburst.client.packing import Packed, check_callable, check_chunksize, columns_of, pack_map
 from starburst.client.pool import Pool
 from starburst.client.status import SessionStatus, read_status, requests_of
+from starburst.compute.base import Provider
 from starburst.errors import (
     CollectTimeout,
     SerializationError,
@@ -83,6 +84,11 @@ class Session:
     def session_id(self) -> str:
         """Its id, by which it is attached again."""
         return self._connection.session_id
+
+    @property
+    def provider(self) -> Provider:
+        """What starts its workers."""
+        return self._connection.provider
 
     @property
     def url(self) -> str:
@@ -242,7 +248,7 @@ class Session:
     def cancel(self) -> None:
         """Run nothing more; workers stop. Results that are there stay."""
         engine.run(self._event("cancelled", {}))
-        engine.run(self._connection.provider.stop(self.session_id, None, grace_s=1.0))
+        engine.run(self._connection.provider.stop(self.session_id, None, grace_s=1.0, wait=False))
 
     def cleanup(self, *, stop_workers: bool = True, force: bool = False) -> None:
         """End the session.

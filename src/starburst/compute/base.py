@@ -5,10 +5,14 @@ from __future__ import annotations
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal, Protocol, runtime_checkable
+from typing import Any, Literal, Protocol, runtime_checkable
+
+from starburst.options import Options
 
 __all__ = [
     "LaunchSpec",
+    "Launched",
+    "Place",
     "Provider",
     "ProviderStatus",
     "WorkerState",
@@ -27,7 +31,8 @@ class LaunchSpec:
     Attributes:
         session_url: Where the session is, as the worker is to open it.
         session_id: The session that the workers belong to.
-        workers: One name each, chosen by the caller, never used before in this session.
+        workers: One name each, never used before in this session. A provider whose workers get their names from the
+            service that runs them takes the number only.
         first_ordinal: The number of the first worker; the others count on from it.
         slots: Tasks at a time in each worker.
         cwd: Folder to start in; None for the caller's own, where the provider has such a thing.
@@ -58,6 +63,9 @@ class ProviderStatus:
         reason: The state in words, such as ``killed by SIGKILL``, ``exit code 3``, ``no such process``.
         pid: Its process id, where there is one on this machine.
         log: Where its output goes: a path or an address.
+        taken: It was taken away, or could not start, for want of capacity: no fault of the worker's.
+        hopeless: It could not start for a reason that the next one would meet, too.
+        details: What else its provider knows, for the session's events: zone, capacity, stop code.
     """
 
     worker: str
@@ -66,11 +74,40 @@ class ProviderStatus:
     reason: str = ""
     pid: int | None = None
     log: str | None = None
+    taken: bool = False
+    hopeless: bool = False
+    details: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def alive(self) -> bool:
         """Whether it counts as one of the workers there are: starting or running."""
         return self.state in ("starting", "running")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Launched:
+    """What came of a launch.
+
+    Attributes:
+        workers: Those that were started.
+        shortfall: Why others were not, for now: quota, capacity; empty if all were.
+    """
+
+    workers: tuple[ProviderStatus, ...]
+    shortfall: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Place:
+    """Where a session's workers will run.
+
+    Attributes:
+        store: URL of the store to use unless the user names one; None for the usual one.
+        deployment: What the manifest keeps, for whoever supervises or attaches later.
+    """
+
+    store: str | None = None
+    deployment: Mapping[str, Any] = field(default_factory=dict)
 
 
 @runtime_checkable
@@ -83,11 +120,31 @@ class Provider(Protocol):
 
     name: str
 
-    async def launch(self, spec: LaunchSpec) -> list[ProviderStatus]:
-        """Start all workers of ``spec``, or none; does not wait until they are ready.
+    async def prepare(self, options: Options) -> Place:
+        """Check that workers of these options can be started, before anything is; this instance then starts those.
+
+        Raises:
+            OptionError: An option does not fit the provider.
+            ProviderError: Something that workers need is missing; the hint says how to get it.
+        """
+        ...
+
+    def attach(self, deployment: Mapping[str, Any]) -> None:
+        """Look after a session that was prepared elsewhere.
+
+        Args:
+            deployment: What :meth:`prepare` gave for it.
+
+        Raises:
+            ProviderError: It was not made by this kind of provider.
+        """
+        ...
+
+    async def launch(self, spec: LaunchSpec) -> Launched:
+        """Start the workers of ``spec``, as many as there is room for; does not wait until they are ready.
 
         Returns:
-            One status per worker, in the order of ``spec.workers``.
+            One status per worker that was started, in order, and why others were not.
 
         Raises:
             ProviderError: They could not be started; nothing of this call is left.
@@ -122,7 +179,12 @@ class Provider(Protocol):
         ...
 
     async def stop(
-        self, session_id: str, workers: Sequence[str] | None = None, *, grace_s: float = 10.0
+        self,
+        session_id: str,
+        workers: Sequence[str] | None = None,
+        *,
+        grace_s: float = 10.0,
+        wait: bool = True,
     ) -> None:
         """Ask workers to end, and end them by force after ``grace_s``; returns when they are gone.
 
@@ -131,7 +193,8 @@ class Provider(Protocol):
         Args:
             session_id: Their session.
             workers: Their names; None for all, supervisors too, save the process that calls.
-            grace_s: How long they may take to flush and leave.
+            grace_s: How long they may take to flush and leave, where the provider lets us choose.
+            wait: False: return as soon as it is certain that they will be gone.
 
         Raises:
             ProviderError: Some could not be ended; the message names them.

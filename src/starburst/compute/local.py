@@ -16,14 +16,23 @@ import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from starburst.clock import Clock, Deadline, SystemClock
 from starburst.compute import processes
-from starburst.compute.base import LaunchSpec, ProviderStatus, supervisor_command, worker_command
+from starburst.compute.base import (
+    Launched,
+    LaunchSpec,
+    Place,
+    ProviderStatus,
+    supervisor_command,
+    worker_command,
+)
 from starburst.compute.local_status import find, judge, started
 from starburst.compute.records import RECORD_VERSION, BadRecord, ProcessRecord, SessionFolder
 from starburst.config import data_path
 from starburst.errors import ProviderError
+from starburst.options import Options
 
 __all__ = ["LocalProvider"]
 
@@ -61,7 +70,14 @@ class LocalProvider:
         self._worker_command = worker_command
         self._supervisor_command = supervisor_command
 
-    async def launch(self, spec: LaunchSpec) -> list[ProviderStatus]:
+    async def prepare(self, options: Options) -> Place:  # noqa: ARG002 - nothing is missing on this machine
+        """Nothing to prepare."""
+        return Place()
+
+    def attach(self, deployment: Mapping[str, Any]) -> None:
+        """Nothing to know: the records are in this machine's data folder."""
+
+    async def launch(self, spec: LaunchSpec) -> Launched:
         """Start all workers of ``spec``, or none; they run at once, side by side.
 
         Raises:
@@ -79,7 +95,7 @@ class LocalProvider:
         except BaseException:
             await self._undo(folder, begun)
             raise
-        return statuses
+        return Launched(workers=tuple(statuses))
 
     async def launch_supervisor(
         self,
@@ -122,7 +138,12 @@ class LocalProvider:
         return [status for status in found if status is not None]
 
     async def stop(
-        self, session_id: str, workers: Sequence[str] | None = None, *, grace_s: float = 10.0
+        self,
+        session_id: str,
+        workers: Sequence[str] | None = None,
+        *,
+        grace_s: float = 10.0,
+        wait: bool = True,  # noqa: ARG002 - only he who waits can kill
     ) -> None:
         """SIGTERM, then SIGKILL for a worker and all of its group; returns when they are gone.
 

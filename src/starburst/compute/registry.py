@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import pkgutil
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
 from starburst.compute.base import Provider
 from starburst.errors import ProviderError
@@ -16,22 +17,27 @@ __all__ = ["ENTRY_POINT_GROUP", "load_provider"]
 ENTRY_POINT_GROUP = "starburst.providers"
 
 # Looked up first: that needs no scan of the installed distributions, which takes longer than the import.
-_BUILT_IN = {"LOCAL": "starburst.compute.local:LocalProvider"}
+_BUILT_IN = {
+    "LOCAL": "starburst.compute.local:LocalProvider",
+    "FARGATE": "starburst.compute.ecs:FargateProvider",
+    "EC2": "starburst.compute.ecs:Ec2Provider",
+}
 
 
-def load_provider(name: str) -> Provider:
+def load_provider(name: str, deployment: Mapping[str, Any] | None = None) -> Provider:
     """The provider of that name, with its default settings.
 
     Args:
         name: A built-in name or one registered under the entry point group ``starburst.providers``;
             upper and lower case are the same.
+        deployment: What a session's manifest keeps for it, to look after that session.
 
     Raises:
         ProviderError: There is no such provider, or it cannot be loaded; others are not touched.
     """
     wanted = name.upper()
     if target := _BUILT_IN.get(wanted):
-        return _make(name, pkgutil.resolve_name(target))
+        return _attached(_make(name, pkgutil.resolve_name(target)), deployment)
     registered = _registered()
     if (entry_point := registered.get(wanted)) is None:
         known = ", ".join(sorted({*_BUILT_IN, *registered}))
@@ -45,7 +51,13 @@ def load_provider(name: str) -> Provider:
             f"Provider {name!r} ({entry_point.value}) cannot be imported: {error!r}.",
             hint="Reinstall or update the package that brings it.",
         ) from error
-    return _make(name, factory)
+    return _attached(_make(name, factory), deployment)
+
+
+def _attached(provider: Provider, deployment: Mapping[str, Any] | None) -> Provider:
+    if deployment is not None:
+        provider.attach(deployment)
+    return provider
 
 
 def _registered() -> dict[str, EntryPoint]:

@@ -17,6 +17,7 @@ __all__ = [
     "new_worker_id",
     "session_url",
     "split_session_url",
+    "worker_of_task",
 ]
 
 SESSIONS = "sessions/"
@@ -210,6 +211,15 @@ def split_session_url(url: str) -> tuple[str, str]:
 def new_session_id(kind: str = "session") -> str:
     """A fresh id that sorts by time: ``<kind>-<date>-<time>-<random>``."""
     return f"{kind}-{time.strftime('%Y%m%d-%H%M%S', time.gmtime())}-{secrets.token_hex(3)}"
+
+
+def worker_of_task(ecs_task: str) -> str:
+    """The name of the worker that is a task of ECS; both sides derive it.
+
+    Args:
+        ecs_task: The task's ARN or id.
+    """
+    return f"w-{ecs_task.rsplit('/', 1)[-1].replace('-', '')[:12]}"
 
 
 def new_worker_id() -> str:

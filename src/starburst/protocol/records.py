@@ -84,6 +84,8 @@ class Manifest(Record, frozen=True, kw_only=True):
     environment: Environment
     cpu: float | None = None
     memory_bytes: int | None = None
+    deployment: dict[str, Any] = {}
+    """What the provider needs to find and start workers from anywhere; names and addresses, never a key."""
 
     @property
     def heartbeat_s(self) -> float:

@@ -24,6 +24,7 @@ __all__ = [
 MAX_LAUNCH_FAILURES = 5
 _FIRST_DELAY_S = 0.5
 _MAX_DELAY_S = 30.0
+_TOP_UP_S = 2.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,6 +41,8 @@ class WorkerView:
         failed: It ended with an exit code other than 0.
         recorded: The events tell already that it is gone.
         inherited: It was not this supervisor that started it.
+        taken: Its provider took it away, or had no capacity for it.
+        hopeless: It could not start for a reason that the next one would meet, too.
         exit_reason: How it ended, as its provider tells.
         reason: What it said itself when it stopped or refused.
         age_s: How long we have known it.
@@ -54,6 +57,8 @@ class WorkerView:
     failed: bool = False
     recorded: bool = False
     inherited: bool = False
+    taken: bool = False
+    hopeless: bool = False
     exit_reason: str = ""
     reason: str = ""
     age_s: float = 0.0
@@ -99,6 +104,8 @@ class Snapshot:
         launch_failures: Launches in a row that the provider refused.
         last_failure: Why it refused the last one.
         last_trouble_s: Monotonic time of the last early death or refused launch.
+        shortfalls: Launches in a row for which the provider had no room at all.
+        short_s: Monotonic time of the last launch for which it had not room enough.
         sated: A worker left because it found nothing to do, though nothing was submitted, scaled or lost for as
             long: what is open is at work already, or finished but not yet marked.
         workers: The workers.
@@ -118,6 +125,8 @@ class Snapshot:
     launch_failures: int = 0
     last_failure: str = ""
     last_trouble_s: float = float("-inf")
+    shortfalls: int = 0
+    short_s: float = float("-inf")
     sated: bool = False
     workers: tuple[WorkerView, ...] = ()
 
@@ -192,6 +201,11 @@ def launch_delay_s(early_deaths: int, launch_failures: int, target_workers: int)
     return min(_MAX_DELAY_S, _FIRST_DELAY_S * 2.0 ** min(rounds - 1, 10)) if rounds > 0 else 0.0
 
 
+def _top_up_delay_s(shortfalls: int) -> float:
+    """How long to wait until asking again for what there was no room for: quota and capacity come back in minutes."""
+    return min(_MAX_DELAY_S, _TOP_UP_S * 1.5 ** min(shortfalls, 10))
+
+
 def why_ending(snapshot: Snapshot) -> str | None:
     """Why the session ends or has ended, or None while it goes on."""
     if snapshot.ended is not None:
@@ -254,6 +268,8 @@ def _hopeless(snapshot: Snapshot) -> str | None:
         ours = worker.provider_state != "foreign" and not worker.inherited
         if worker.heartbeat_state == "refused" and not worker.recorded and ours:
             return worker.reason or "a worker refused to begin"
+        if worker.hopeless and not worker.recorded and ours:
+            return f"workers cannot start: {worker.exit_reason}"
     if any(worker.counts and worker.heartbeat_state == "running" for worker in snapshot.workers):
         return None
     if snapshot.early_deaths >= early_death_limit(snapshot.target_workers):
@@ -279,5 +295,7 @@ def _missing(snapshot: Snapshot) -> int:
         return 0
     delay_s = launch_delay_s(snapshot.early_deaths, snapshot.launch_failures, snapshot.target_workers)
     if snapshot.now_s < snapshot.last_trouble_s + delay_s:
+        return 0
+    if snapshot.now_s < snapshot.short_s + _top_up_delay_s(snapshot.shortfalls):
         return 0
     return wanted - snapshot.live

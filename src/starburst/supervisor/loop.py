@@ -246,10 +246,12 @@ class Supervisor:
                 self._stop(workers, reason, drain=drain)
             case RecordLost(worker, reason):
                 log.warning("worker %s is lost: %s", worker, reason)
-                if await self._note("worker-lost", worker=worker, reason=reason):
+                details = self._observer.details_of(worker)
+                if await self._note("worker-lost", worker=worker, reason=reason, **details):
                     self.report = replace(self.report, lost=self.report.lost + 1)
             case RecordStopped(worker, reason):
-                if await self._note("worker-stopped", worker=worker, reason=reason):
+                details = self._observer.details_of(worker)
+                if await self._note("worker-stopped", worker=worker, reason=reason, **details):
                     self._observer.left(worker)
             case Terminate(reason):
                 if snapshot.ended is None:
@@ -279,16 +281,27 @@ class Supervisor:
                 deadline_at=snapshot.deadline_at,
             )
             try:
-                await self._provider.launch(spec)
+                launched = await self._provider.launch(spec)
             except ProviderError as error:
                 log.warning("%d workers could not be started: %s", length, error)
                 self._observer.launch_failed(str(error))
                 return
-            self._observer.launched(names)
-            self._ordinals.update(zip(names, range(first, first + length), strict=True))
-            self.report = replace(self.report, launched=self.report.launched + length)
-            log.info("started %s", ", ".join(names))
-            await self._note("worker-started", workers=names)
+            names = tuple(status.worker for status in launched.workers)
+            if names:
+                self._observer.launched(names)
+                self._ordinals.update(zip(names, range(first, first + len(names)), strict=True))
+                self.report = replace(self.report, launched=self.report.launched + len(names))
+                log.info("started %s", ", ".join(names))
+                await self._note("worker-started", workers=names)
+            if launched.shortfall:
+                await self._fell_short(length - len(names), launched.shortfall)
+                return
+
+    async def _fell_short(self, missing: int, why: str) -> None:
+        """There is no room for more workers just now: go on with those that there are, and try again later."""
+        if self._observer.launch_short(why):
+            log.warning("%d workers have to wait: %s", missing, why)
+            await self._note("workers-waiting", missing=missing, reason=why)
 
     def _ordinal_of(self, worker: str) -> int:
         """The number of a worker; those that others started get the lowest that is free."""

@@ -62,7 +62,7 @@ async def supervise(url: str) -> None:
     root_url, session_id = split_session_url(url)
     store = open_store(root_url, clock=clock)
     manifest = await read_manifest(store, session_id)
-    provider = load_provider(manifest.launch_type)
+    provider = load_provider(manifest.launch_type, manifest.deployment)
     supervisor = Supervisor(store, manifest, provider, clock, root_url=root_url, detached=True)
     # A leader that lives in a client goes with it: stand by. Another detached one needs no second.
     standing = await latest_term(store, Keys(session_id))

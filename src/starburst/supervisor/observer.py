@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 from dataclasses import replace
 
 from starburst.clock import Clock
@@ -58,6 +59,10 @@ class Observer:
         self._results = 0
         self._launch_failures = 0
         self._last_failure = ""
+        self._shortfalls = 0
+        self._short_of = ""
+        self._short_s = float("-inf")
+        self._statuses: dict[str, ProviderStatus] = {}
         self._trouble_s = float("-inf")
         self.state = SessionState.of(manifest)
         self.stopping: set[str] = set()
@@ -99,6 +104,7 @@ class Observer:
         await self._look_at_work()
         open_tasks = self._ledger.open_tasks(self.state.cancelled_batches)
         statuses = {status.worker: status for status in listed if not status.worker.startswith("supervisor-")}
+        self._statuses = statuses
         now_s = self._clock.monotonic()
         if open_tasks or any(worker not in self._gone for worker in statuses):
             await self._heartbeats.look(now_s)
@@ -120,12 +126,25 @@ class Observer:
         """The provider took these; it may not list them at once."""
         self._launched.update(dict.fromkeys(workers, self._clock.monotonic()))
         self._launch_failures = 0
+        self._shortfalls = 0
 
     def launch_failed(self, reason: str) -> None:
         """The provider refused a launch."""
         self._launch_failures += 1
         self._last_failure = reason
         self._trouble_s = self._clock.monotonic()
+
+    def launch_short(self, reason: str) -> bool:
+        """The provider has no room for more just now; True if that is news."""
+        news = not self._shortfalls or reason != self._short_of
+        self._shortfalls += 1
+        self._short_of, self._short_s = reason, self._clock.monotonic()
+        return news
+
+    def details_of(self, worker: str) -> Mapping[str, str]:
+        """What the provider told of a worker beside its state."""
+        status = self._statuses.get(worker)
+        return {} if status is None else status.details
 
     def left(self, worker: str) -> None:
         """It was recorded that a worker left in good order."""
@@ -193,6 +212,8 @@ class Observer:
             provider_state=status.state,
             failed=status.state == "exited" and status.exit_code not in (0, None),
             exit_reason=status.reason if status.state == "exited" else "",
+            taken=status.taken,
+            hopeless=status.hopeless and status.state == "exited",
         )
 
     def _base(self, worker: str, now_s: float) -> WorkerView:
@@ -250,7 +271,7 @@ class Observer:
                 ours = view.name in self._launched and view.name not in self._early
                 if _got_to_work(self._heartbeats.get(view.name)):
                     self._early.clear()
-                elif ours and not view.left:
+                elif ours and not view.left and not view.taken:
                     self._early[view.name] = view.exit_reason or "no sign of life"
                     self._trouble_s = now_s
                     died_early = True
@@ -272,6 +293,8 @@ class Observer:
             launch_failures=self._launch_failures,
             last_failure=self._last_failure,
             last_trouble_s=self._trouble_s,
+            shortfalls=self._shortfalls,
+            short_s=self._short_s,
             sated=self._bored_s - self._changed_s >= self._manifest.idle_timeout_s,
             workers=views,
         )

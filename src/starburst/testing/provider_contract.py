@@ -80,7 +80,8 @@ class ProviderContract:
             launched = await provider.launch(self.make_spec(session_id, workers))
             for worker in workers:
                 await self._until_ready(provider, session_id, worker)
-            return launched
+            assert not launched.shortfall
+            return list(launched.workers)
 
         return asyncio.run(go())
 
