@@ -1,0 +1,202 @@
+"""The permissions that people need: one document for whoever sets up, one for whoever runs jobs.
+
+``starburst setup --print-policies`` prints them, for the administrator who attaches them to users or roles. A
+customer managed policy may have 6,144 characters; both stay below that.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from starburst.aws.names import (
+    CLUSTER,
+    EXECUTION_ROLE,
+    INSTANCE_ROLE,
+    MANAGED_TAG,
+    SUPERVISOR_ROLE,
+    TASK_ROLE,
+)
+from starburst.aws.policies import (
+    allow,
+    bucket_arn,
+    document,
+    families,
+    log_group_arn,
+    objects_statements,
+    pass_roles,
+    read_logs,
+    repository_arn,
+    scaling_group_arn,
+    tasks_statements,
+)
+from starburst.aws.resource import Scope
+
+__all__ = ["job_policy", "setup_policy"]
+
+Document = dict[str, Any]
+
+_TASK_ROLES = [EXECUTION_ROLE, TASK_ROLE, SUPERVISOR_ROLE]
+_PUSH = [
+    "ecr:BatchCheckLayerAvailability",
+    "ecr:BatchGetImage",
+    "ecr:CompleteLayerUpload",
+    "ecr:DescribeImages",
+    "ecr:GetDownloadUrlForLayer",
+    "ecr:InitiateLayerUpload",
+    "ecr:PutImage",
+    "ecr:UploadLayerPart",
+]
+_LOOK = [
+    "cloudwatch:GetMetricData",
+    "ecr:GetAuthorizationToken",
+    "logs:GetQueryResults",
+    "logs:StopQuery",
+    "pricing:GetProducts",
+    "servicequotas:Get*",
+    "servicequotas:List*",
+]
+_LAUNCH = [
+    "ec2:CreateLaunchTemplate*",
+    "ec2:CreateTags",
+    "ec2:DeleteLaunchTemplate*",
+    "ec2:ModifyLaunchTemplate",
+    "ec2:RunInstances",
+]
+_NETWORK = [
+    "ec2:AssociateRouteTable",
+    "ec2:AttachInternetGateway",
+    "ec2:AuthorizeSecurityGroupEgress",
+    "ec2:CreateInternetGateway",
+    "ec2:CreateRoute",
+    "ec2:CreateRouteTable",
+    "ec2:CreateSecurityGroup",
+    "ec2:CreateSubnet",
+    "ec2:CreateVpc",
+    "ec2:CreateVpcEndpoint",
+    "ec2:ModifySubnetAttribute",
+    "ec2:ModifyVpcAttribute",
+    "ec2:RevokeSecurityGroupIngress",
+]
+_LINKED = ["ecs.amazonaws.com", "autoscaling.amazonaws.com", "spot.amazonaws.com"]
+
+
+def setup_policy(scope: Scope) -> Document:
+    """For whoever runs ``starburst setup``, ``teardown`` and ``sweep``."""
+    bucket = bucket_arn(scope)
+    names = f"arn:{scope.partition}:iam::{scope.account}:"
+    return document(
+        allow(
+            [
+                "s3:CreateBucket",
+                "s3:DeleteBucket",
+                "s3:DeleteBucketPolicy",
+                "s3:Get*",
+                "s3:ListBucket*",
+                "s3:PutBucket*",
+                "s3:PutEncryptionConfiguration",
+                "s3:PutLifecycleConfiguration",
+                "s3:TagResource",
+            ],
+            bucket,
+        ),
+        allow(
+            ["s3:GetObject", "s3:DeleteObject", "s3:DeleteObjectVersion", "s3:AbortMultipartUpload"],
+            f"{bucket}/*",
+        ),
+        allow(
+            [
+                "iam:*InstanceProfile",
+                "iam:CreateRole",
+                "iam:DeleteRole*",
+                "iam:DetachRolePolicy",
+                "iam:GetRole*",
+                "iam:ListAttachedRolePolicies",
+                "iam:ListRolePolicies",
+                "iam:PutRole*",
+                "iam:TagRole",
+                "iam:UpdateAssumeRolePolicy",
+            ],
+            [f"{names}role/starburst*", f"{names}instance-profile/starburst*"],
+        ),
+        allow("iam:ListRoles", "*"),
+        allow(
+            "iam:CreateServiceLinkedRole",
+            f"{names}role/aws-service-role/*",
+            StringEquals={"iam:AWSServiceName": _LINKED},
+        ),
+        pass_roles(scope, _TASK_ROLES, "ecs-tasks"),
+        pass_roles(scope, [INSTANCE_ROLE], "ec2"),
+        allow("ecr:*", repository_arn(scope)),
+        allow("logs:*", [log_group_arn(scope), f"{log_group_arn(scope)}:*"]),
+        allow("logs:DescribeLogGroups", "*"),
+        *_capacity_statements(scope),
+        allow(
+            ["ecs:CreateCluster", "ecs:DeleteCluster", "ecs:ListServices"],
+            scope.arn("ecs", f"cluster/{CLUSTER}"),
+        ),
+        allow("ecs:TagResource", "*", StringEquals={"ecs:CreateAction": ["CreateCluster"]}),
+        allow("ecs:DeleteTaskDefinitions", families(scope)),
+        *tasks_statements(scope)[1:],
+        allow(["ecs:DeregisterTaskDefinition", "ecs:ListTaskDefinition*", "ecr:GetAuthorizationToken"], "*"),
+        allow([*_NETWORK, *_LAUNCH], "*", StringEquals={"aws:RequestedRegion": scope.region}),
+        allow(
+            ["ec2:Delete*", "ec2:DetachInternetGateway", "ec2:DisassociateRouteTable"],
+            "*",
+            StringEquals={f"aws:ResourceTag/{MANAGED_TAG}": "true"},
+        ),
+        allow(
+            ["servicequotas:Get*", "servicequotas:List*", "servicequotas:RequestServiceQuotaIncrease"], "*"
+        ),
+    )
+
+
+def job_policy(scope: Scope) -> Document:
+    """For whoever runs jobs: ``map``, ``Executor``, sessions, logs; EC2 capacity of other types on first use."""
+    definitions = families(scope)
+    return document(
+        *objects_statements(scope),
+        allow("s3:GetBucketLocation", bucket_arn(scope)),
+        *tasks_statements(scope),
+        allow("ecs:RegisterTaskDefinition", definitions),
+        allow("ecs:TagResource", definitions, StringEquals={"ecs:CreateAction": ["RegisterTaskDefinition"]}),
+        allow(["ecs:DeregisterTaskDefinition", "ecs:ListTaskDefinition*"], "*"),
+        pass_roles(scope, _TASK_ROLES, "ecs-tasks"),
+        pass_roles(scope, [INSTANCE_ROLE], "ec2"),
+        allow(_PUSH, repository_arn(scope)),
+        allow(_LOOK, "*"),
+        read_logs(scope),
+        allow(["logs:StartQuery", "logs:StartLiveTail"], [log_group_arn(scope), f"{log_group_arn(scope)}:*"]),
+        *_capacity_statements(scope),
+        # Whoever makes an Auto Scaling group from a launch template must be allowed what the template does.
+        allow(_LAUNCH, "*", StringEquals={"aws:RequestedRegion": scope.region}),
+    )
+
+
+def _capacity_statements(scope: Scope) -> list[Document]:
+    """EC2 capacity: launch template, Auto Scaling group, capacity provider, all named ``starburst-…``."""
+    provider = scope.arn("ecs", "capacity-provider/starburst-*")
+    return [
+        allow(["ecs:*CapacityProvider", "ecs:DescribeCapacityProviders"], provider),
+        allow(
+            ["ecs:PutClusterCapacityProviders", "ecs:UpdateCluster", "ecs:DescribeClusters"],
+            scope.arn("ecs", f"cluster/{CLUSTER}"),
+        ),
+        allow("ecs:TagResource", provider, StringEquals={"ecs:CreateAction": ["CreateCapacityProvider"]}),
+        allow(
+            [
+                "autoscaling:CreateAutoScalingGroup",
+                "autoscaling:CreateOrUpdateTags",
+                "autoscaling:Delete*",
+                "autoscaling:PutScheduledUpdateGroupAction",
+                "autoscaling:PutWarmPool",
+                "autoscaling:SetInstanceProtection",
+                "autoscaling:UpdateAutoScalingGroup",
+            ],
+            scaling_group_arn(scope),
+        ),
+        allow(["autoscaling:Describe*", "ec2:Describe*"], "*"),
+        allow(
+            "ssm:GetParameter*",
+            f"arn:{scope.partition}:ssm:{scope.region}::parameter/aws/service/ecs/optimized-ami/*",
+        ),
+    ]
