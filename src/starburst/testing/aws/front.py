@@ -1,0 +1,204 @@
+"""The HTTP face of the control plane: says who asks for what, lets filters look at it, then asks moto."""
+
+from __future__ import annotations
+
+import http
+import io
+import json
+import logging
+import re
+import urllib.parse
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+from moto.core.exceptions import ServiceException
+from moto.core.request import Request, determine_request_protocol
+from moto.core.routing import get_service_router
+from moto.core.serialize import get_serializer_class
+from moto.core.utils import get_service_model
+from werkzeug.exceptions import NotFound
+
+if TYPE_CHECKING:
+    from starburst.testing.aws.world import World
+
+__all__ = ["Answer", "Call", "Filter", "Front"]
+
+_log = logging.getLogger(__name__)
+
+# Services whose name in signatures and policies is not the one that boto3 knows them by.
+_BOTO_NAMES = {
+    "servicequotas": "service-quotas",
+    "monitoring": "cloudwatch",
+    "tagging": "resourcegroupstaggingapi",
+    "elasticfilesystem": "efs",
+}
+_CREDENTIAL = re.compile(r"Credential=([^/,]+)/(\d+)/([^/,]*)/([^/,]+)/aws4_request")
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """A whole HTTP response."""
+
+    status: int
+    headers: list[tuple[str, str]]
+    body: bytes
+
+
+@dataclass(slots=True)
+class Call:
+    """One request to the control plane.
+
+    Attributes:
+        service: As in signatures and policies, such as ``ecs``; empty if the request is not signed.
+        operation: Such as ``RunTask``; empty if it cannot be told.
+        region: That it was signed for.
+        access_key: Who signed it.
+        environ: The WSGI environment.
+        body: As it came.
+        lose_reply: Set by a filter: do it, then cut the connection.
+    """
+
+    service: str
+    operation: str
+    region: str
+    access_key: str
+    environ: dict[str, Any]
+    body: bytes
+    lose_reply: bool = False
+    _parameters: dict[str, Any] | None = field(default=None, repr=False)
+
+    @property
+    def name(self) -> str:
+        """``service.Operation``, as in the counters."""
+        return f"{self.service}.{self.operation}"
+
+    @property
+    def action(self) -> str:
+        """``service:Operation``, as in policies and scripts."""
+        return f"{self.service}:{self.operation}"
+
+    @property
+    def parameters(self) -> dict[str, Any]:
+        """What was asked, as far as body and address tell: nested for JSON, flat for forms."""
+        if self._parameters is None:
+            self._parameters = self._parse()
+        return self._parameters
+
+    def error(self, code: str, message: str, *, status: int = 400) -> Answer:
+        """An error as this service writes it."""
+        name = _BOTO_NAMES.get(self.service, self.service)
+        model = get_service_model(name)
+        protocol = determine_request_protocol(model, self.environ.get("CONTENT_TYPE"))
+        serializer = get_serializer_class(name, protocol)(
+            operation_model=model.operation_model(self.operation)
+        )
+        written = serializer.serialize(ServiceException(code, message))
+        body = written["body"]
+        headers = [(key, str(value)) for key, value in written["headers"].items()]
+        return Answer(status, headers, body if isinstance(body, bytes) else body.encode())
+
+    def _parse(self) -> dict[str, Any]:
+        query = dict(urllib.parse.parse_qsl(self.environ.get("QUERY_STRING", ""), keep_blank_values=True))
+        kind = self.environ.get("CONTENT_TYPE", "")
+        if kind.startswith("application/x-www-form-urlencoded"):
+            form = urllib.parse.parse_qsl(self.body.decode(errors="replace"), keep_blank_values=True)
+            return {**query, **dict(form)}
+        if "json" in kind and self.body:
+            try:
+                given = json.loads(self.body)
+            except ValueError:
+                return query
+            return {**query, **given} if isinstance(given, dict) else query
+        return query
+
+
+Filter = Callable[[Call], Answer | None]
+"""Looks at a request under the world's lock; an answer ends it, None lets it pass."""
+
+
+class Front:
+    """A WSGI application.
+
+    ``filters`` run in order; the first answer counts. Counting of calls comes before them.
+    """
+
+    def __init__(self, world: World) -> None:
+        self.filters: list[Filter] = []
+        self._world = world
+
+    @cached_property
+    def _moto(self) -> Any:
+        from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_backend_app
+
+        return DomainDispatcherApplication(create_backend_app)
+
+    def __call__(self, environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
+        """Answer one request."""
+        call = _read(environ)
+        with self._world.lock:
+            answer = self._answer(call)
+        if call.lose_reply:
+            raise ConnectionResetError  # the server closes the connection without a word
+        start_response(f"{answer.status} {_phrase(answer.status)}", answer.headers)
+        return [answer.body]
+
+    def _answer(self, call: Call) -> Answer:
+        if call.operation:
+            self._world.calls[call.name] += 1
+            for each in self.filters:
+                answer = each(call)
+                if answer is not None:
+                    return answer
+        return self.ask_moto(call.environ)
+
+    def ask_moto(self, environ: dict[str, Any]) -> Answer:
+        """What moto answers; the caller holds the world's lock."""
+        begun: list[Any] = []
+
+        def start_response(status: str, headers: list[tuple[str, str]], _error: Any = None) -> None:
+            begun[:] = [int(status.split(maxsplit=1)[0]), headers]
+
+        parts = self._moto(environ, start_response)
+        try:
+            body = b"".join(parts)
+        finally:
+            if hasattr(parts, "close"):
+                parts.close()
+        return Answer(begun[0], begun[1], body)
+
+
+def _phrase(status: int) -> str:
+    try:
+        return http.HTTPStatus(status).phrase
+    except ValueError:
+        return "Unknown"
+
+
+def _read(environ: dict[str, Any]) -> Call:
+    body = environ["wsgi.input"].read(int(environ.get("CONTENT_LENGTH") or 0))
+    environ["wsgi.input"] = io.BytesIO(body)
+    signed = _CREDENTIAL.search(environ.get("HTTP_AUTHORIZATION", ""))
+    key, region, service = (signed[1], signed[3], signed[4]) if signed else ("", "", "")
+    return Call(service, _operation(service, environ, body), region, key, environ, body)
+
+
+def _operation(service: str, environ: dict[str, Any], body: bytes) -> str:
+    target = environ.get("HTTP_X_AMZ_TARGET", "")
+    if target:
+        return str(target.rpartition(".")[2])
+    if environ.get("CONTENT_TYPE", "").startswith("application/x-www-form-urlencoded"):
+        named = re.search(rb"(?:^|&)Action=(\w+)", body)
+        if named:
+            return named[1].decode()
+    if not service:
+        return ""
+    try:
+        router = get_service_router(_BOTO_NAMES.get(service, service))
+        operation, _ = router.match(Request(environ))
+    except NotFound:
+        return ""
+    finally:
+        environ["wsgi.input"] = io.BytesIO(body)
+    return str(operation.name)

