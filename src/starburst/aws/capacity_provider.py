@@ -8,7 +8,7 @@ from typing import Any
 
 from starburst.aws.clients import Aws
 from starburst.aws.names import MANAGED_TAG
-from starburst.aws.ours import check_ours, tags_of
+from starburst.aws.ours import check_ours
 from starburst.aws.waiting import call_when_idle, wait_until
 from starburst.clock import Clock
 from starburst.errors import CloudError, NotSetUp
@@ -184,7 +184,7 @@ async def _describe(aws: Aws, name: str) -> dict[str, Any] | None:
     for found in answer["capacityProviders"]:
         if found["status"] == "INACTIVE":
             continue  # removed; AWS still lists it for a while
-        check_ours("a capacity provider", name, tags_of(found.get("tags", ())), aws.region)
+        check_ours("a capacity provider", name, found.get("tags", ()), aws.region)
         return dict(found)
     return None
 

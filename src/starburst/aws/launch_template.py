@@ -11,7 +11,7 @@ from typing import Any
 from starburst.aws.clients import Aws
 from starburst.aws.instance_types import Architecture
 from starburst.aws.names import MANAGED_TAG
-from starburst.aws.ours import check_ours, tags_of
+from starburst.aws.ours import check_ours
 from starburst.errors import CloudError, OptionError
 
 __all__ = [
@@ -184,5 +184,5 @@ async def _describe(aws: Aws, name: str) -> bool:
     filters = [{"Name": "launch-template-name", "Values": [name]}]
     found = await aws.pages("ec2", "describe_launch_templates", "LaunchTemplates", Filters=filters)
     for template in found:
-        check_ours("a launch template", name, tags_of(template.get("Tags", ())), aws.region)
+        check_ours("a launch template", name, template.get("Tags", ()), aws.region)
     return bool(found)
