@@ -18,6 +18,7 @@ from dataclasses import dataclass, field
 import msgspec
 
 from starburst.clock import Clock
+from starburst.container import host_of_container
 from starburst.errors import CorruptObject, ObjectNotFound, StoreError
 from starburst.protocol.keys import Keys
 from starburst.protocol.records import Leader, Manifest, decode_json, encode_json
@@ -69,7 +70,7 @@ class Identity:
     """
 
     detached: bool
-    host: str = field(default_factory=lambda: os.uname().nodename)
+    host: str = field(default_factory=lambda: host_of_container() or os.uname().nodename)
     pid: int = field(default_factory=os.getpid)
     is_alive: Callable[[int, float], bool] = process_is_alive
 

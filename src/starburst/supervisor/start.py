@@ -21,7 +21,7 @@ async def ensure_supervisor(
     silent: bool = False,
     me: Identity | None = None,
 ) -> ProviderStatus | None:
-    """Start a detached supervisor, unless one is known to be alive on this machine.
+    """Start a detached supervisor, unless one is known to be alive: on this machine, or at the provider.
 
     One too many does no harm: it leaves as soon as it sees that another is at work.
 
@@ -44,9 +44,20 @@ async def ensure_supervisor(
     standing = await latest_term(store, Keys(manifest.session_id))
     if standing is not None and not standing.resigned and standing.leader is not None:
         leader = standing.leader
-        if not silent and leader.detached and leader.host == me.host and me.is_alive(leader.pid, leader.at):
-            return None
+        if not silent and leader.detached:
+            if leader.host == me.host and me.is_alive(leader.pid, leader.at):
+                return None
+            if leader.host != me.host and await _is_there(provider, manifest.session_id):
+                return None
     cwd, python = launch_place(manifest, me.host)
     return await provider.launch_supervisor(
         session_url(root_url, manifest.session_id), manifest.session_id, cwd=cwd, python=python
+    )
+
+
+async def _is_there(provider: Provider, session_id: str) -> bool:
+    """Whether the provider runs a supervisor for the session."""
+    return any(
+        status.alive and status.worker.startswith("supervisor-")
+        for status in await provider.describe(session_id)
     )

@@ -10,13 +10,15 @@ import signal
 import sys
 import threading
 import time
+import zlib
 from collections.abc import Sequence
 from typing import Literal
 
 from starburst.clock import SystemClock
 from starburst.config import patience_s
-from starburst.errors import IncompatibleVersion, StarburstError
-from starburst.protocol.keys import Keys, new_worker_id, split_session_url
+from starburst.container import in_ecs, on_ec2, task_arn
+from starburst.errors import StarburstError
+from starburst.protocol.keys import Keys, new_worker_id, split_session_url, worker_of_task
 from starburst.protocol.records import Manifest
 from starburst.protocol.sessions import read_manifest
 from starburst.store import open_store
@@ -24,6 +26,7 @@ from starburst.store.base import Store
 from starburst.store.retry import RetryingStore
 from starburst.worker.agent import Agent, AgentOptions
 from starburst.worker.heartbeat import Pulse
+from starburst.worker.interruption import watch_for_interruption
 from starburst.worker.objects_cache import ObjectCache
 from starburst.worker.runner_process import RunnerPort, RunnerProcess
 
@@ -36,15 +39,20 @@ EXIT_FAILED = 1
 EXIT_REFUSED = 3
 _LAST_RESORT_S = 30.0
 _MAX_TRIES = 10_000
+_ECS_DRAIN_S = 90.0
+"""ECS leaves two minutes between SIGTERM and SIGKILL, and so does a Spot notice; the rest is for flushing."""
 
 
-def run_worker(url: str, *, worker: str | None = None, ordinal: int = 0, slots: int | None = None) -> int:
+def run_worker(
+    url: str, *, worker: str | None = None, ordinal: int = 0, of: int = 1, slots: int | None = None
+) -> int:
     """Work for the session at ``url`` until it has nothing to do or ends.
 
     Args:
         url: The session's URL, ``<store>/sessions/<id>``.
-        worker: Our name; None makes one.
+        worker: Our name; None takes that of our ECS task, or makes one.
         ordinal: Our number among the workers; it only spreads where workers begin.
+        of: So many were started with this number; each finds its own place behind it.
         slots: Tasks at a time; None takes the session's option.
 
     Returns:
@@ -59,7 +67,15 @@ def run_worker(url: str, *, worker: str | None = None, ordinal: int = 0, slots: 
         format="%(asctime)s %(levelname)s %(message)s",
     )
     root_url, session_id = split_session_url(url)
-    return asyncio.run(_work(root_url, session_id, worker or new_worker_id(), ordinal, slots))
+    name = worker or _own_name()
+    if of > 1:
+        ordinal += zlib.crc32(name.encode()) % of
+    return asyncio.run(_work(root_url, session_id, name, ordinal, slots))
+
+
+def _own_name() -> str:
+    arn = task_arn()
+    return new_worker_id() if arn is None else worker_of_task(arn)
 
 
 async def _work(root_url: str, session_id: str, worker: str, ordinal: int, slots: int | None) -> int:
@@ -73,6 +89,7 @@ async def _work(root_url: str, session_id: str, worker: str, ordinal: int, slots
         ordinal=ordinal,
         slots=slots or manifest.slots,
         memory_bytes=manifest.memory_bytes,
+        **({"drain_s": _ECS_DRAIN_S} if in_ecs() else {}),
     )
     if (why := _misfit(manifest)) is not None:
         await _refuse(store, manifest, options, why)
@@ -87,10 +104,13 @@ async def _work(root_url: str, session_id: str, worker: str, ordinal: int, slots
     loop.add_signal_handler(signal.SIGTERM, lambda: agent.stop("asked to stop (SIGTERM)"))
     loop.add_signal_handler(signal.SIGINT, lambda: agent.stop("interrupted", at_once=True))
     _watch_deadline(agent)
+    watch = asyncio.ensure_future(watch_for_interruption(clock, agent.stop)) if on_ec2() else None
     log.info("worker %s works for %s in %s", worker, session_id, root_url)
     try:
         reason = await agent.run()
     finally:
+        if watch is not None:
+            watch.cancel()
         cache.close()
     log.info("worker %s leaves: %s", worker, reason)
     return EXIT_OK
@@ -143,10 +163,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("url")
     parser.add_argument("--worker")
     parser.add_argument("--ordinal", type=int, default=0)
+    parser.add_argument("--of", type=int, default=1)
     parser.add_argument("--slots", type=int)
     given = parser.parse_args(arguments)
     try:
-        return run_worker(given.url, worker=given.worker, ordinal=given.ordinal, slots=given.slots)
-    except (IncompatibleVersion, StarburstError) as error:
+        return run_worker(
+            given.url, worker=given.worker, ordinal=given.ordinal, of=given.of, slots=given.slots
+        )
+    except (StarburstError, OSError) as error:
         print(f"starburst worker: {error}", file=sys.stderr)  # noqa: T201 - this is a command
         return EXIT_FAILED

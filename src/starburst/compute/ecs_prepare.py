@@ -1,0 +1,204 @@
+"""From options to a place on AWS: everything is checked here, before anything is launched."""
+
+from __future__ import annotations
+
+import os
+import re
+from dataclasses import dataclass
+from typing import Literal
+
+from starburst._version import __version__
+from starburst.aws.clients import Aws
+from starburst.aws.deployment import Deployment, deployment_of, load_deployments
+from starburst.aws.images import Image, find_image
+from starburst.compute.ecs_place import EcsPlace
+from starburst.compute.fargate_sizes import fargate_size
+from starburst.config import load_settings
+from starburst.errors import CloudError, NotSetUp, OptionError
+from starburst.options import Options, parse_memory_bytes
+
+__all__ = ["Target", "aws_for", "choose_deployment", "default_image", "prepare_fargate", "target_of"]
+
+Architecture = Literal["X86_64", "ARM64"]
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """The account and region that a session goes to.
+
+    Attributes:
+        aws: How to call it.
+        deployment: What ``starburst setup`` made there.
+        owner: Whose credentials are used, as a tag may say it.
+        zones: The zone of each subnet.
+    """
+
+    aws: Aws
+    deployment: Deployment
+    owner: str
+    zones: tuple[str, ...]
+
+
+def choose_deployment(region: str | None) -> Deployment:
+    """The deployment of a region; without one, that of the environment's region if there is one, or the only one.
+
+    Raises:
+        NotSetUp: There is none.
+    """
+    if region is None:
+        usual = os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION")
+        if usual in [one.region for one in load_deployments()]:
+            region = usual
+    return deployment_of(region)
+
+
+def aws_for(region: str, profile: str | None = None) -> Aws:
+    """Calls in a region with the profile that is meant for it: given, configured, or that of its set-up."""
+    known = [one.profile for one in load_deployments() if one.region == region]
+    return Aws(region, profile or load_settings().profile or (known[0] if known else None))
+
+
+async def target_of(options: Options) -> Target:
+    """Find the account, and make sure that it is the one that was set up.
+
+    Raises:
+        CredentialsError: There are no good credentials.
+        NotSetUp: The region is not set up, or the credentials are of another account.
+    """
+    deployment = choose_deployment(options.region)
+    aws = aws_for(deployment.region, options.profile)
+    identity = await aws.identity()
+    if identity.account != deployment.account:
+        raise NotSetUp(
+            f"the credentials are of account {identity.account}, but starburst is set up in {deployment.region} "
+            f"for account {deployment.account}",
+            hint=f"set AWS_PROFILE to one of that account, or: starburst setup --region {deployment.region}",
+        )
+    await _check_cluster(aws, deployment)
+    return Target(
+        aws, deployment, re.sub(r"[^\w .:/=+@-]", "-", identity.name)[:256], await _zones(aws, deployment)
+    )
+
+
+async def prepare_fargate(target: Target, options: Options) -> EcsPlace:
+    """The place of Fargate workers.
+
+    Raises:
+        OptionError: Fargate has no such size, or the image is for another architecture.
+        NotSetUp: The image is not there.
+    """
+    if options.instance_types:
+        raise OptionError(
+            f"instance_type={options.instance_type!r} means nothing on Fargate", hint='launch_type="EC2"'
+        )
+    memory_bytes = parse_memory_bytes("8GB" if options.memory is None else options.memory)
+    cpu_units, memory_mib = fargate_size(options.cpu or 4, memory_bytes)
+    image = await find_image(target.aws, default_image(target.deployment, options))
+    return place_of(
+        target,
+        options,
+        image,
+        launch_type="FARGATE",
+        architecture=architecture_of(image, options.architecture),
+        size=(cpu_units, memory_mib),
+    )
+
+
+def place_of(
+    target: Target,
+    options: Options,
+    image: Image,
+    *,
+    launch_type: Literal["FARGATE", "EC2"],
+    architecture: Architecture,
+    size: tuple[int, int],
+    spot_provider: str = "FARGATE_SPOT",
+    on_demand_provider: str = "FARGATE",
+) -> EcsPlace:
+    """Put the place together.
+
+    Args:
+        target: The account and region.
+        options: The session's options.
+        image: The workers' image.
+        launch_type: Where they run.
+        architecture: Of what they run on.
+        size: CPU units and MiB of a worker.
+        spot_provider: Capacity provider for Spot.
+        on_demand_provider: Capacity provider for on-demand.
+    """
+    deployment = target.deployment
+    return EcsPlace(
+        launch_type=launch_type,
+        region=deployment.region,
+        account=deployment.account,
+        cluster=deployment.cluster,
+        subnets=deployment.subnets,
+        security_groups=deployment.security_groups,
+        assign_public_ip=deployment.assign_public_ip,
+        execution_role_arn=deployment.execution_role_arn,
+        task_role_arn=deployment.task_role_arn,
+        supervisor_role_arn=deployment.supervisor_role_arn,
+        log_group=deployment.log_group,
+        image=image.reference,
+        cpu_units=size[0],
+        memory_mib=size[1],
+        architecture=architecture,
+        spot=options.spot_mode,
+        on_demand_base=options.on_demand_base,
+        gpus=options.gpus,
+        spot_provider=spot_provider,
+        on_demand_provider=on_demand_provider,
+        warm_pool_timeout_s=options.seconds("warm_pool_timeout"),
+        zones=target.zones,
+        owner=target.owner,
+    )
+
+
+def default_image(deployment: Deployment, options: Options) -> str:
+    """The image that is asked for, or that of the set-up, or ours of this version in its repository."""
+    import sys
+
+    ours = f"{deployment.repository}:{__version__}-py{sys.version_info.major}.{sys.version_info.minor}"
+    return options.image or deployment.image or ours
+
+
+def architecture_of(image: Image, wanted: str | None) -> Architecture:
+    """What to run an image on.
+
+    Raises:
+        OptionError: The image is not built for what is wanted.
+    """
+    known = image.architectures
+    if wanted is None:
+        return "ARM64" if known == {"ARM64"} else "X86_64"
+    if known and wanted not in known:
+        raise OptionError(
+            f"the image {image.reference} is built for {', '.join(sorted(known))}, not for {wanted}",
+            hint="build it for that architecture too, or choose another architecture= or instance_type=",
+        )
+    return "ARM64" if wanted == "ARM64" else "X86_64"
+
+
+async def _check_cluster(aws: Aws, deployment: Deployment) -> None:
+    answer = await aws.call("ecs", "describe_clusters", clusters=[deployment.cluster])
+    if not any(cluster.get("status") == "ACTIVE" for cluster in answer["clusters"]):
+        raise NotSetUp(
+            f"the ECS cluster {deployment.cluster} is not there in {deployment.region}",
+            hint=f"starburst setup --region {deployment.region}",
+        )
+
+
+async def _zones(aws: Aws, deployment: Deployment) -> tuple[str, ...]:
+    """The zone of each subnet."""
+    try:
+        found = await aws.pages("ec2", "describe_subnets", "Subnets", SubnetIds=list(deployment.subnets))
+    except CloudError as error:
+        if error.code != "InvalidSubnetID.NotFound":
+            raise
+        raise NotSetUp(
+            f"a subnet in which workers are to run is not there any more: {error.message}",
+            hint=f"starburst setup --region {deployment.region}",
+        ) from error
+    zones = {str(subnet["SubnetId"]): str(subnet["AvailabilityZone"]) for subnet in found}
+    return tuple(zones.get(subnet, subnet) for subnet in deployment.subnets)
