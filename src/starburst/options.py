@@ -161,6 +161,10 @@ class Options:
                 hint='instance_type="c7g.xlarge" or ["c7g.xlarge", "c8g.xlarge"]',
             )
 
+    def is_default(self, name: str) -> bool:
+        """Whether ``name`` was not given, and has the value that its launch type gives it."""
+        return name in self._unset
+
     @property
     def instance_types(self) -> tuple[str, ...]:
         """:attr:`instance_type` as a tuple; empty if none was given."""

@@ -25,7 +25,7 @@ from starburst.compute.ecs_launch import Run, Started, run_tasks
 from starburst.compute.ecs_logs import read_log
 from starburst.compute.ecs_outcome import name_of
 from starburst.compute.ecs_place import EcsPlace, place_from
-from starburst.compute.ecs_prepare import aws_for, prepare_fargate, target_of
+from starburst.compute.ecs_prepare import Target, aws_for, prepare_fargate, target_of
 from starburst.compute.ecs_tasks import SessionTasks
 from starburst.container import task_arn
 from starburst.errors import ProviderError
@@ -172,7 +172,7 @@ class EcsProvider:
         """
         tasks = self._tasks(session_id)
         await tasks.look()
-        await self._after_look(tasks)
+        await self._after_look(session_id, tasks)
         return tasks.statuses
 
     async def stop(
@@ -189,6 +189,11 @@ class EcsProvider:
             ProviderError: Some still run long after that.
             CloudError: ECS does not answer.
         """
+        await self._stop(session_id, workers, wait=wait)
+        if workers is None:
+            await self._after_stop(session_id)
+
+    async def _stop(self, session_id: str, workers: Sequence[str] | None, *, wait: bool) -> None:
         tasks = self._tasks(session_id)
         deadline = Deadline(self._clock, STOP_TIMEOUT_S + _SLACK_S)
         asked: set[str] = set()
@@ -226,14 +231,17 @@ class EcsProvider:
         """Nothing is recorded here; logs go when their retention is over."""
         self._sessions.pop(session_id, None)
 
-    async def _placed(self, target: Any, options: Options) -> EcsPlace:
+    async def _placed(self, target: Target, options: Options) -> EcsPlace:
         raise NotImplementedError
 
     async def _before_launch(self, spec: LaunchSpec) -> None:
         """What has to be there first."""
 
-    async def _after_look(self, tasks: SessionTasks) -> None:
+    async def _after_look(self, session_id: str, tasks: SessionTasks) -> None:
         """What follows from what was seen."""
+
+    async def _after_stop(self, session_id: str) -> None:
+        """What follows when a session's last tasks were stopped."""
 
     def _capacity(self) -> tuple[str, ...]:
         return self.place.capacity
@@ -274,7 +282,7 @@ class FargateProvider(EcsProvider):
 
     name = "FARGATE"
 
-    async def _placed(self, target: Any, options: Options) -> EcsPlace:
+    async def _placed(self, target: Target, options: Options) -> EcsPlace:
         return await prepare_fargate(target, options)
 
 

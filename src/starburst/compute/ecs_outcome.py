@@ -13,13 +13,16 @@ from starburst.aws.names import CONTAINER, STREAM_PREFIX, SUPERVISOR_FAMILY
 from starburst.compute.base import ProviderStatus, WorkerState
 from starburst.protocol.keys import worker_of_task
 
-__all__ = ["name_of", "status_of", "task_id_of"]
+__all__ = ["NO_SPOT", "name_of", "status_of", "task_id_of"]
 
 _STARTING = ("PROVISIONING", "PENDING", "ACTIVATING")
 _GONE = ("DEPROVISIONING", "STOPPED", "DELETED")
 _SIGNALS = {129: "SIGHUP", 130: "SIGINT", 134: "SIGABRT", 137: "SIGKILL", 139: "SIGSEGV", 143: "SIGTERM"}
 
+NO_SPOT = "starburst: no Spot capacity came"
+"""Why we stop a task ourselves that waits for a Spot host."""
 _TAKEN = (
+    NO_SPOT,
     "Your Spot Task was interrupted",
     "Capacity is unavailable",
     "ECS is performing maintenance",
@@ -87,7 +90,7 @@ def _ending(task: Mapping[str, Any]) -> tuple[int | None, str, bool, bool]:
     texts = [str(text) for text in (task.get("stoppedReason"), container.get("reason")) if text]
     whole = ": ".join(dict.fromkeys(texts))
     taken = stop_code == "SpotInterruption" or (
-        stop_code != "UserInitiated" and any(word in whole for word in _TAKEN)
+        (stop_code != "UserInitiated" or NO_SPOT in whole) and any(word in whole for word in _TAKEN)
     )
     hopeless = any(word in whole for word in _HOPELESS) and not _PASSING.search(whole)
     if hopeless:

@@ -37,6 +37,8 @@ class EcsPlace(msgspec.Struct, frozen=True, kw_only=True):
         gpus: GPUs of a worker.
         spot_provider: Capacity provider for Spot; empty if none is used.
         on_demand_provider: Capacity provider for on-demand; empty if none is used.
+        instance_types: Of EC2 hosts, in the order of preference.
+        per_host: Workers that the smallest host holds.
         warm_pool_timeout_s: How long EC2 hosts stay after their last task.
         zones: The zone of each subnet, in the same order.
         owner: Whose session it is, for tags.
@@ -62,6 +64,8 @@ class EcsPlace(msgspec.Struct, frozen=True, kw_only=True):
     gpus: int = 0
     spot_provider: str = "FARGATE_SPOT"
     on_demand_provider: str = "FARGATE"
+    instance_types: tuple[str, ...] = ()
+    per_host: int = 1
     warm_pool_timeout_s: float = 0.0
     zones: tuple[str, ...] = ()
     owner: str = ""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from starburst._version import __version__
 from starburst.aws.clients import Aws
@@ -17,7 +17,16 @@ from starburst.config import load_settings
 from starburst.errors import CloudError, NotSetUp, OptionError
 from starburst.options import Options, parse_memory_bytes
 
-__all__ = ["Target", "aws_for", "choose_deployment", "default_image", "prepare_fargate", "target_of"]
+__all__ = [
+    "Target",
+    "architecture_of",
+    "aws_for",
+    "choose_deployment",
+    "default_image",
+    "place_of",
+    "prepare_fargate",
+    "target_of",
+]
 
 Architecture = Literal["X86_64", "ARM64"]
 
@@ -112,8 +121,7 @@ def place_of(
     launch_type: Literal["FARGATE", "EC2"],
     architecture: Architecture,
     size: tuple[int, int],
-    spot_provider: str = "FARGATE_SPOT",
-    on_demand_provider: str = "FARGATE",
+    **more: Any,
 ) -> EcsPlace:
     """Put the place together.
 
@@ -124,8 +132,7 @@ def place_of(
         launch_type: Where they run.
         architecture: Of what they run on.
         size: CPU units and MiB of a worker.
-        spot_provider: Capacity provider for Spot.
-        on_demand_provider: Capacity provider for on-demand.
+        **more: Other attributes of :class:`EcsPlace`.
     """
     deployment = target.deployment
     return EcsPlace(
@@ -147,11 +154,10 @@ def place_of(
         spot=options.spot_mode,
         on_demand_base=options.on_demand_base,
         gpus=options.gpus,
-        spot_provider=spot_provider,
-        on_demand_provider=on_demand_provider,
         warm_pool_timeout_s=options.seconds("warm_pool_timeout"),
         zones=target.zones,
         owner=target.owner,
+        **more,
     )
 
 

@@ -20,7 +20,7 @@ ENTRY_POINT_GROUP = "starburst.providers"
 _BUILT_IN = {
     "LOCAL": "starburst.compute.local:LocalProvider",
     "FARGATE": "starburst.compute.ecs:FargateProvider",
-    "EC2": "starburst.compute.ecs:Ec2Provider",
+    "EC2": "starburst.compute.ec2:Ec2Provider",
 }
 
 

@@ -1,0 +1,174 @@
+"""Workers on EC2 hosts: tasks of ECS whose capacity providers start and end the hosts."""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Sequence
+from typing import ClassVar
+
+from starburst.aws.images import find_image
+from starburst.aws.instance_types import InstanceType, describe_types
+from starburst.compute.base import LaunchSpec
+from starburst.compute.ec2_capacity import check_types, ensure_capacity, find_capacity
+from starburst.compute.ec2_holds import clear, close_at, keep_warm
+from starburst.compute.ec2_sizes import WorkerSize, default_size, fits
+from starburst.compute.ecs import EcsProvider
+from starburst.compute.ecs_outcome import NO_SPOT
+from starburst.compute.ecs_place import EcsPlace
+from starburst.compute.ecs_prepare import Target, architecture_of, default_image, place_of
+from starburst.compute.ecs_tasks import SessionTasks
+from starburst.errors import CloudError, OptionError
+from starburst.options import Options, parse_memory_bytes
+
+__all__ = ["DEFAULT_INSTANCE_TYPE", "Ec2Provider"]
+
+log = logging.getLogger(__name__)
+
+DEFAULT_INSTANCE_TYPE = "c7g.xlarge"
+_SPOT_PATIENCE_S = 240.0
+"""So long tasks wait for a Spot host before they are sent to on-demand ones; a host takes a minute or two."""
+_SPOT_PAUSE_S = 900.0
+"""Then Spot is not tried again for so long."""
+_WARM_EVERY_S = 60.0
+
+
+class Ec2Provider(EcsProvider):
+    """Workers on EC2 and EC2 Spot."""
+
+    name: ClassVar[str] = "EC2"
+
+    _no_spot_until_s = float("-inf")
+    _warmed_s = float("-inf")
+    _most_alive = 0
+
+    async def _placed(self, target: Target, options: Options) -> EcsPlace:
+        names = options.instance_types or (DEFAULT_INSTANCE_TYPE,)
+        types = await describe_types(target.aws, names)
+        mode = options.spot_mode
+        architecture = check_types(types, spot=mode != "no", gpus=options.gpus)
+        if options.architecture not in (None, architecture):
+            raise OptionError(
+                f"architecture={options.architecture!r}, but {types[0].name} is {architecture}",
+                hint="leave architecture= out: on EC2 the instance type decides",
+            )
+        size = _size(types, options)
+        image = await find_image(target.aws, default_image(target.deployment, options))
+        architecture_of(image, architecture)
+        providers = await self._ensure(target, names, options)
+        return place_of(
+            target,
+            options,
+            image,
+            launch_type="EC2",
+            architecture=architecture,
+            size=(size.cpu_units, size.memory_mib),
+            instance_types=tuple(one.name for one in types),
+            per_host=min(fits(one, size.cpu_units, size.memory_mib, options.gpus) for one in types),
+            **providers,
+        )
+
+    async def _ensure(self, target: Target, names: tuple[str, ...], options: Options) -> dict[str, str]:
+        """Make the capacity that may be used; no host is started by that."""
+        mode = options.spot_mode
+        found = {"spot_provider": "", "on_demand_provider": ""}
+        for key, wanted, spot in (
+            ("spot_provider", mode != "no", True),
+            ("on_demand_provider", mode != "only" or options.on_demand_base > 0, False),
+        ):
+            if wanted:
+                made = await ensure_capacity(
+                    target.aws, target.deployment, names, spot=spot, gpus=options.gpus, clock=self._clock
+                )
+                found[key] = made.name
+        return found
+
+    async def _before_launch(self, spec: LaunchSpec) -> None:
+        """The capacity may have been closed by the deadline of a former session."""
+        for name in self._providers():
+            await find_capacity(
+                self.aws, self.place.instance_types, spot=name == self.place.spot_provider, clock=self._clock
+            )
+            if spec.deadline_at is not None:
+                await close_at(
+                    self.aws, name, spec.session_id, deadline_at=spec.deadline_at, clock=self._clock
+                )
+
+    def _capacity(self) -> tuple[str, ...]:
+        starved = self._clock.monotonic() < self._no_spot_until_s
+        if starved and self.place.spot == "prefer":
+            return (self.place.on_demand_provider,)
+        # RunTask takes what we ask for and lets it wait for a host: the fallback comes with _give_up_on_spot.
+        return self.place.capacity[:1]
+
+    async def _after_look(self, session_id: str, tasks: SessionTasks) -> None:
+        await self._give_up_on_spot(tasks)
+        await self._stay_warm(session_id, tasks)
+
+    async def _give_up_on_spot(self, tasks: SessionTasks) -> None:
+        """Tasks that have waited too long for a Spot host are stopped; the next ones are launched on-demand."""
+        place = self.place
+        if place.spot != "prefer":
+            return
+        now = self._clock.time()
+        waiting = [
+            arn
+            for arn in tasks.alive()
+            if tasks.tasks[arn].get("lastStatus") == "PROVISIONING"
+            and tasks.tasks[arn].get("capacityProviderName") == place.spot_provider
+            and now - _created(tasks.tasks[arn].get("createdAt"), now) >= _SPOT_PATIENCE_S
+        ]
+        if waiting:
+            log.warning("%d workers get no Spot host; on-demand ones are used for now", len(waiting))
+            self._no_spot_until_s = self._clock.monotonic() + _SPOT_PAUSE_S
+            await tasks.stop(waiting, NO_SPOT)
+
+    async def _stay_warm(self, session_id: str, tasks: SessionTasks) -> None:
+        """While workers are there, put off the moment at which their hosts may go; AWS keeps it, whoever is gone."""
+        timeout_s = self.place.warm_pool_timeout_s
+        alive = tasks.alive()
+        due = self._clock.monotonic() - self._warmed_s >= min(_WARM_EVERY_S, timeout_s / 4)
+        if not alive or not (due or len(alive) > self._most_alive):
+            return
+        self._warmed_s, self._most_alive = self._clock.monotonic(), len(alive)
+        by_provider: dict[str, int] = {}
+        for arn in alive:
+            name = str(tasks.tasks[arn].get("capacityProviderName") or "")
+            by_provider[name] = by_provider.get(name, 0) + 1
+        for name in self._providers():
+            hosts = math.ceil(by_provider.get(name, 0) / max(1, self.place.per_host))
+            if hosts:
+                await keep_warm(
+                    self.aws,
+                    name,
+                    session_id,
+                    hosts=hosts,
+                    until=self._clock.time() + timeout_s,
+                    clock=self._clock,
+                )
+
+    async def _after_stop(self, session_id: str) -> None:
+        """The session needs no hosts any more; those that it kept warm stay for the next one until their time."""
+        for name in self._providers():
+            try:
+                await clear(self.aws, name, session_id, clock=self._clock)
+            except CloudError as error:
+                log.warning("%s", error)
+
+    def _providers(self) -> list[str]:
+        return [name for name in (self.place.spot_provider, self.place.on_demand_provider) if name]
+
+
+def _size(types: Sequence[InstanceType], options: Options) -> WorkerSize:
+    memory = None if options.memory is None else -(-parse_memory_bytes(options.memory) // 2**20)
+    try:
+        return default_size(types, options.cpu, memory, options.gpus)
+    except OptionError:
+        if not (options.is_default("cpu") and options.is_default("memory")):
+            raise
+        return default_size(types, None, None, options.gpus)  # as large as they are
+
+
+def _created(value: object, otherwise: float) -> float:
+    stamp = getattr(value, "timestamp", None)
+    return float(stamp()) if callable(stamp) else otherwise
