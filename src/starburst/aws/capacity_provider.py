@@ -141,6 +141,8 @@ async def _change(aws: Aws, cluster: str, change: Callable[[list[str]], list[str
         names = list(found.get("capacityProviders", ()))
         wanted = change(names)
         if wanted == names:
+            if status == "UPDATE_FAILED" and changed:
+                raise _failed(cluster, found)
             return True
         strategy = [
             one
@@ -172,6 +174,21 @@ async def _change(aws: Aws, cluster: str, change: Callable[[list[str]], list[str
     return changed
 
 
+def _failed(cluster: str, found: dict[str, Any]) -> CloudError:
+    details = [
+        f"{detail['name']}: {detail['value']}"
+        for attachment in found.get("attachments", ())
+        if attachment.get("status") == "FAILED"
+        for detail in attachment.get("details", ())
+    ]
+    why = "; ".join(details) or "no reason given"
+    return CloudError(
+        f"ECS could not attach the capacity providers of the cluster {cluster}: {why}",
+        hint="`starburst setup --check` shows what is missing",
+        operation="ecs:PutClusterCapacityProviders",
+    )
+
+
 async def _gone(aws: Aws, name: str, *, clock: Clock) -> None:
     async def gone() -> bool:
         return await _describe(aws, name) is None
@@ -190,7 +207,7 @@ async def _describe(aws: Aws, name: str) -> dict[str, Any] | None:
 
 
 async def _cluster(aws: Aws, name: str) -> dict[str, Any]:
-    answer = await aws.call("ecs", "describe_clusters", clusters=[name])
+    answer = await aws.call("ecs", "describe_clusters", clusters=[name], include=["ATTACHMENTS"])
     for found in answer["clusters"]:
         if found["status"] != "INACTIVE":
             return dict(found)
