@@ -112,9 +112,8 @@ def task_policy(scope: Scope) -> Document:
 
 
 def supervisor_policy(scope: Scope) -> Document:
-    """What a supervisor may do: a worker's objects, and start, look at and stop the workers of our cluster."""
+    """What a supervisor may do besides a worker's objects: start, look at and stop the workers of our cluster."""
     return document(
-        *objects_statements(scope),
         *tasks_statements(scope),
         pass_roles(scope, [EXECUTION_ROLE, TASK_ROLE], "ecs-tasks"),
         read_logs(scope),
