@@ -1,7 +1,7 @@
 """A provider for tests: its workers are coroutines that beat in the store and behave as the test says."""
 
 import asyncio
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from starburst.compute import Launched, Place, ProviderStatus
 from starburst.errors import ProviderError
@@ -41,6 +41,9 @@ class Fleet:
         self.behave = behave
         self.processes = {}
         self.refusals = []
+        self.room = None
+        self.taken = set()
+        self.hopeless = ""
         self.specs = []
         self.stopped = []
         self.supervisors = []
@@ -49,10 +52,15 @@ class Fleet:
         if self.refusals:
             raise ProviderError(self.refusals.pop(0))
         self.specs.append(spec)
+        room = len(spec.workers) if self.room is None else max(0, self.room - len(self.alive))
+        spec = replace(spec, workers=spec.workers[:room])
         for ordinal, worker in enumerate(spec.workers, spec.first_ordinal):
             process = self.processes[worker] = Process(worker, ordinal)
             process.task = asyncio.ensure_future(self._live(process))
-        return Launched(workers=tuple(self._status(self.processes[worker]) for worker in spec.workers))
+        return Launched(
+            workers=tuple(self._status(self.processes[worker]) for worker in spec.workers),
+            shortfall="the quota is used up" if len(spec.workers) < len(self.specs[-1].workers) else "",
+        )
 
     async def prepare(self, options):
         return Place()
@@ -74,13 +82,17 @@ class Fleet:
     async def describe(self, session_id):
         return [self._status(self.processes[worker]) for worker in sorted(self.processes)]
 
-    @staticmethod
-    def _status(process):
+    def _status(self, process):
+        exited = process.state == "exited"
+        if exited and self.hopeless:
+            return ProviderStatus(worker=process.worker, state="exited", reason=self.hopeless, hopeless=True)
         return ProviderStatus(
             worker=process.worker,
             state=process.state,
             exit_code=process.exit_code,
             reason="killed by SIGKILL" if process.exit_code == -9 else f"exit code {process.exit_code}",
+            taken=exited and process.worker in self.taken,
+            details={"zone": "here-1a"} if process.worker in self.taken else {},
         )
 
     async def stop(self, session_id, workers=None, *, grace_s=10.0, wait=True):

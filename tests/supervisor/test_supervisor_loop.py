@@ -295,6 +295,86 @@ def test_provider_that_refuses_for_a_while():
     World().run(scenario)
 
 
+def test_without_room_for_all_it_runs_with_what_fits_and_tops_up():
+    async def scenario(world):
+        world.fleet.room = 1
+        task, _ = world.start(world.supervisor())
+        await world.submit(50)
+        await world.until(lambda: len(world.fleet.alive) == 1)
+        await world.pass_s(120)
+        assert len(world.fleet.alive) == 1
+        assert len(world.fleet.specs) < 15, "it asks again and again, but not all the time"
+        waiting = await world.events("workers-waiting")
+        assert [(event.data["missing"], event.data["reason"]) for event in waiting] == [
+            (3, "the quota is used up")
+        ]
+        world.fleet.room = 3
+        await world.until(lambda: len(world.fleet.alive) == 3)
+        world.fleet.room = None
+        await world.until(lambda: len(world.fleet.alive) == 4)
+        assert not task.done()
+
+    World().run(scenario)
+
+
+def test_without_any_room_it_waits_and_does_not_give_up():
+    async def scenario(world):
+        world.fleet.room = 0
+        task, _ = world.start(world.supervisor())
+        await world.submit(50)
+        await world.pass_s(600)
+        assert not task.done()
+        world.fleet.room = None
+        await world.until(lambda: len(world.fleet.alive) == 4)
+
+    World().run(scenario)
+
+
+def test_scaling_asks_at_once_for_what_there_was_no_room_for():
+    async def scenario(world):
+        world.fleet.room = 0
+        world.start(world.supervisor())
+        await world.submit(50)
+        await world.pass_s(120)
+        asked = len(world.fleet.specs)
+        await world.say("scaled", workers=2)
+        await world.pass_s(world.manifest.heartbeat_s)
+        assert len(world.fleet.specs) == asked + 1
+
+    World().run(scenario)
+
+
+def test_workers_that_are_taken_away_are_replaced_however_often():
+    """A storm of Spot interruptions before anybody gets to work is no crash loop."""
+
+    async def scenario(world):
+        task, _ = world.start(world.supervisor())
+        await world.submit(50)
+        await world.until(lambda: len(world.fleet.processes) > 40, timeout_s=600)
+        assert not task.done()
+        lost = await world.events("worker-lost")
+        assert lost[0].data["zone"] == "here-1a"
+
+    async def is_taken(world, process):
+        await world.clock.sleep(0.2)
+        world.fleet.taken.add(process.worker)
+        return -9
+
+    World(is_taken, workers=2).run(scenario)
+
+
+def test_what_the_next_worker_would_meet_too_ends_the_session_at_once():
+    async def scenario(world):
+        world.fleet.hopeless = "CannotPullContainerError: no such image"
+        task, _ = world.start(world.supervisor())
+        await world.submit(50)
+        report = await task
+        assert report.gave_up.startswith("workers cannot start: CannotPullContainerError: no such image")
+        assert report.launched == 2
+
+    World(dies_at_once, workers=2).run(scenario)
+
+
 def test_deadline_stops_all_workers_and_ends_the_session():
     async def scenario(world):
         task, _ = world.start(world.supervisor())

@@ -77,7 +77,8 @@ class Observer:
         """We have become the supervisor, perhaps once more: what was before is not held against those to come."""
         self._launched.clear()
         self._early.clear()
-        self._launch_failures = 0
+        self._launch_failures = self._shortfalls = 0
+        self._short_s = float("-inf")
 
     def excuse_silence(self) -> None:
         """We cannot write just now, so workers may not be able to either."""
@@ -161,6 +162,7 @@ class Observer:
             self._active()
             self._early.clear()
             self._launch_failures = 0
+            self._short_s = float("-inf")
         self.state.apply(event)
 
     async def _look_at_work(self) -> None:
