@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from starburst.testing.aws.world import ACCESS_KEY, SECRET_KEY, SimOptions
+from starburst.testing.aws.world import ACCESS_KEY, SECRET_KEY, SimOptions, World
 
-__all__ = ["for_clients", "prepare"]
+if TYPE_CHECKING:
+    from starburst.testing.aws.tasks import Container, Task
+
+__all__ = ["for_clients", "for_container", "prepare"]
 
 
 def prepare(options: SimOptions) -> None:
@@ -32,3 +36,24 @@ def for_clients(options: SimOptions, *, endpoint: str, s3_endpoint: str) -> dict
         "AWS_SHARED_CREDENTIALS_FILE": nowhere,
         "AWS_EC2_METADATA_DISABLED": "true",
     }
+
+
+def for_container(world: World, task: Task, container: Container) -> dict[str, str]:
+    """The variables of a container: its definition's, then what ECS and the simulated account add."""
+    control = world.control.endpoint
+    values = {each["name"]: each.get("value", "") for each in container.definition.get("environment") or []}
+    values |= {
+        "AWS_ENDPOINT_URL": world.endpoint,
+        "AWS_ENDPOINT_URL_S3": world.s3_endpoint,
+        "AWS_REGION": task.region,
+        "AWS_DEFAULT_REGION": task.region,
+        "AWS_EXECUTION_ENV": f"AWS_ECS_{task.launch_type}",
+        "ECS_CONTAINER_METADATA_URI_V4": f"{control}/v4/{container.runtime_id}",
+        "ECS_AGENT_URI": f"{control}/agent/{container.runtime_id}",
+    }
+    if task.launch_type == "FARGATE":
+        values["AWS_EC2_METADATA_DISABLED"] = "true"
+    if task.task_role:
+        # In AWS it is a path on 169.254.170.2; SDKs accept loopback as well, but only as a whole address.
+        values["AWS_CONTAINER_CREDENTIALS_FULL_URI"] = f"{control}/creds/{task.id}"
+    return values | task.environment

@@ -8,6 +8,7 @@ import json
 import logging
 import re
 import urllib.parse
+import uuid
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -23,7 +24,7 @@ from werkzeug.exceptions import NotFound
 if TYPE_CHECKING:
     from starburst.testing.aws.world import World
 
-__all__ = ["Answer", "Call", "Filter", "Front"]
+__all__ = ["Answer", "Call", "Filter", "Front", "Operation", "Refusal"]
 
 _log = logging.getLogger(__name__)
 
@@ -34,6 +35,7 @@ _BOTO_NAMES = {
     "tagging": "resourcegroupstaggingapi",
     "elasticfilesystem": "efs",
 }
+_QUERY_SERVICES = {"iam", "sts", "autoscaling", "monitoring", "s3"}
 _CREDENTIAL = re.compile(r"Credential=([^/,]+)/(\d+)/([^/,]*)/([^/,]+)/aws4_request")
 
 
@@ -46,6 +48,24 @@ class Answer:
     body: bytes
 
 
+class Refusal(Exception):  # noqa: N818 - named for the condition
+    """An operation says no, as AWS does.
+
+    Args:
+        code: Such as ``InvalidParameterException``.
+        message: What the caller reads.
+        status: Of the HTTP response.
+        **members: More members of the error, as the service's model names them.
+    """
+
+    def __init__(self, code: str, message: str, *, status: int = 400, **members: Any) -> None:
+        super().__init__(message)
+        self.code = code
+        self.message = message
+        self.status = status
+        self.members = members
+
+
 @dataclass(slots=True)
 class Call:
     """One request to the control plane.
@@ -54,6 +74,7 @@ class Call:
         service: As in signatures and policies, such as ``ecs``; empty if the request is not signed.
         operation: Such as ``RunTask``; empty if it cannot be told.
         region: That it was signed for.
+        account: The simulated account's number.
         access_key: Who signed it.
         environ: The WSGI environment.
         body: As it came.
@@ -63,6 +84,7 @@ class Call:
     service: str
     operation: str
     region: str
+    account: str
     access_key: str
     environ: dict[str, Any]
     body: bytes
@@ -86,18 +108,48 @@ class Call:
             self._parameters = self._parse()
         return self._parameters
 
-    def error(self, code: str, message: str, *, status: int = 400) -> Answer:
+    def error(self, code: str, message: str, *, status: int = 400, **members: Any) -> Answer:
         """An error as this service writes it."""
+        error = ServiceException(code, message)
+        for name, value in members.items():
+            setattr(error, name, value)
+        written = self._write(error)
+        return Answer(status, written.headers, written.body)
+
+    def denied(self, principal: str, resource: str = "") -> Answer:
+        """The answer to somebody whose policies do not allow this; ``resource`` as far as it is known."""
+        on = f" on resource: {resource}" if resource else ""
+        message = (
+            f"User: {principal} is not authorized to perform: {self.action}{on} because no identity-based policy "
+            f"allows the {self.action} action"
+        )
+        if self.service == "ec2":
+            return self.error(
+                "UnauthorizedOperation",
+                f"You are not authorized to perform this operation. {message}",
+                status=403,
+            )
+        if self.service in _QUERY_SERVICES:
+            return self.error("AccessDenied", message, status=403)
+        return self.error("AccessDeniedException", message)
+
+    def result(self, result: dict[str, Any]) -> Answer:
+        """A result as this service writes it; members are named as in the service's model."""
+        return self._write(result)
+
+    def _write(self, result: Any) -> Answer:
         name = _BOTO_NAMES.get(self.service, self.service)
         model = get_service_model(name)
         protocol = determine_request_protocol(model, self.environ.get("CONTENT_TYPE"))
         serializer = get_serializer_class(name, protocol)(
             operation_model=model.operation_model(self.operation)
         )
-        written = serializer.serialize(ServiceException(code, message))
+        written = serializer.serialize(result)
+        headers = {key: str(value) for key, value in written["headers"].items()}
+        headers |= {"x-amzn-RequestId": str(uuid.uuid4())}
         body = written["body"]
-        headers = [(key, str(value)) for key, value in written["headers"].items()]
-        return Answer(status, headers, body if isinstance(body, bytes) else body.encode())
+        content = body if isinstance(body, bytes) else body.encode()
+        return Answer(written["status_code"], list(headers.items()), content)
 
     def _parse(self) -> dict[str, Any]:
         query = dict(urllib.parse.parse_qsl(self.environ.get("QUERY_STRING", ""), keep_blank_values=True))
@@ -117,15 +169,20 @@ class Call:
 Filter = Callable[[Call], Answer | None]
 """Looks at a request under the world's lock; an answer ends it, None lets it pass."""
 
+Operation = Callable[[Call], Answer | dict[str, Any]]
+"""Does what moto does not, under the world's lock; raises :class:`Refusal`."""
+
 
 class Front:
     """A WSGI application.
 
-    ``filters`` run in order; the first answer counts. Counting of calls comes before them.
+    Each request is counted, then shown to ``filters`` in order, whose first answer counts; then it goes to the
+    one of ``operations`` (by ``service:Operation``), or to moto.
     """
 
     def __init__(self, world: World) -> None:
         self.filters: list[Filter] = []
+        self.operations: dict[str, Operation] = {}
         self._world = world
 
     @cached_property
@@ -136,7 +193,7 @@ class Front:
 
     def __call__(self, environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
         """Answer one request."""
-        call = _read(environ)
+        call = _read(environ, self._world.options.account)
         with self._world.lock:
             answer = self._answer(call)
         if call.lose_reply:
@@ -151,7 +208,16 @@ class Front:
                 answer = each(call)
                 if answer is not None:
                     return answer
-        return self.ask_moto(call.environ)
+        operation = self.operations.get(call.action)
+        if operation is None:
+            return self.ask_moto(call.environ)
+        try:
+            result = operation(call)
+        except Refusal as no:
+            return call.error(no.code, no.message, status=no.status, **no.members)
+        except ServiceException as no:
+            return call.error(no.code, no.message)
+        return result if isinstance(result, Answer) else call.result(result)
 
     def ask_moto(self, environ: dict[str, Any]) -> Answer:
         """What moto answers; the caller holds the world's lock."""
@@ -176,12 +242,12 @@ def _phrase(status: int) -> str:
         return "Unknown"
 
 
-def _read(environ: dict[str, Any]) -> Call:
+def _read(environ: dict[str, Any], account: str) -> Call:
     body = environ["wsgi.input"].read(int(environ.get("CONTENT_LENGTH") or 0))
     environ["wsgi.input"] = io.BytesIO(body)
     signed = _CREDENTIAL.search(environ.get("HTTP_AUTHORIZATION", ""))
     key, region, service = (signed[1], signed[3], signed[4]) if signed else ("", "", "")
-    return Call(service, _operation(service, environ, body), region, key, environ, body)
+    return Call(service, _operation(service, environ, body), region, account, key, environ, body)
 
 
 def _operation(service: str, environ: dict[str, Any], body: bytes) -> str:

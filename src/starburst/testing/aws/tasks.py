@@ -18,6 +18,7 @@ class Container:
     Attributes:
         definition: Its definition, with the overrides of RunTask applied.
         arn: Its name in AWS.
+        runtime_id: The task's id and ten digits: what the container engine calls it.
         last_status: PENDING, RUNNING or STOPPED.
         exit_code: None before its end, and if it never ran.
         reason: Why it ended, where the exit code does not tell.
@@ -26,6 +27,7 @@ class Container:
 
     definition: dict[str, Any]
     arn: str
+    runtime_id: str
     last_status: str = "PENDING"
     exit_code: int | None = None
     reason: str = ""
@@ -41,7 +43,8 @@ class Container:
 class Task:
     """The state of one task; the world's lock protects it.
 
-    ``id``, ``task_arn`` and ``tags`` are read by moto, too, which keeps the task among its own.
+    ``id``, ``task_arn`` and ``tags`` are read by moto, too, which keeps the task among its own. ``environment``
+    is what its host adds to its containers' variables.
     """
 
     id: str
@@ -77,6 +80,7 @@ class Task:
     stopped_reason: str = ""
     times: dict[str, datetime] = field(default_factory=dict)
     version: int = 1
+    environment: dict[str, str] = field(default_factory=dict)
 
     @property
     def task_arn(self) -> str:
@@ -162,7 +166,7 @@ class Task:
 
     def _container(self, container: Container) -> dict[str, Any]:
         definition = container.definition
-        about = {
+        about: dict[str, Any] = {
             "containerArn": container.arn,
             "cpu": str(definition.get("cpu", 0)),
             "exitCode": container.exit_code,
@@ -173,7 +177,7 @@ class Task:
             "name": container.name,
             "networkInterfaces": [],
             "reason": container.reason or None,
-            "runtimeId": f"{self.id}-{container.arn[-10:]}" if "startedAt" in self.times else None,
+            "runtimeId": container.runtime_id if "startedAt" in self.times else None,
             "taskArn": self.task_arn,
         }
         return {name: value for name, value in about.items() if value is not None}

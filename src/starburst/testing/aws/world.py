@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from starburst.testing.aws.control import Control
     from starburst.testing.aws.front import Front
     from starburst.testing.aws.lifecycle import Lifecycle
+    from starburst.testing.aws.limits import LaunchRates
     from starburst.testing.aws.runtimes import Runtime
     from starburst.testing.aws.scripts import Scripts
     from starburst.testing.aws.tasks import Task
@@ -51,6 +52,8 @@ class SimOptions:
         rates: Factor on AWS's published request rates, 0 for no throttling at all.
         fargate_vcpus: Quota of on-demand vCPUs on Fargate (AWS: 6 in a new account).
         fargate_spot_vcpus: Quota of Spot vCPUs on Fargate (AWS: 6 in a new account).
+        ec2_vcpus: Quota of on-demand vCPUs on EC2, of each kind (AWS: 5 in a new account, 0 of types with GPUs).
+        ec2_spot_vcpus: Quota of Spot vCPUs on EC2, of each kind (AWS: as above).
     """
 
     folder: str = ""
@@ -68,6 +71,8 @@ class SimOptions:
     rates: float = 1.0
     fargate_vcpus: float = 4000.0
     fargate_spot_vcpus: float = 4000.0
+    ec2_vcpus: float = 4000.0
+    ec2_spot_vcpus: float = 4000.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -198,6 +203,7 @@ class World:
         front: The HTTP face of the control plane: its filters see each request before moto.
         control: The HTTP server for what is beside AWS's API: metadata, credentials, verbs.
         scripts: Failures to show.
+        launch_rates: How many tasks Fargate starts per second.
         runtime: Starts and ends containers.
         lifecycle: Moves tasks through their states.
         placer: Finds hosts; None while there is no EC2.
@@ -219,6 +225,7 @@ class World:
     front: Front = field(init=False)
     control: Control = field(init=False)
     scripts: Scripts = field(init=False)
+    launch_rates: LaunchRates = field(init=False)
     runtime: Runtime = field(init=False)
     lifecycle: Lifecycle = field(init=False)
     placer: Placer | None = None
