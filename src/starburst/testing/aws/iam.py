@@ -16,7 +16,7 @@ from datetime import UTC, datetime
 from functools import lru_cache
 from typing import Any
 
-__all__ = ["Access", "Decision", "Policy", "PolicyError", "decide"]
+__all__ = ["Access", "Decision", "Grants", "Policy", "PolicyError", "decide"]
 
 Context = Mapping[str, str | list[str]]
 """Condition keys and their values; names in any case."""
@@ -69,6 +69,36 @@ class Policy:
             return cls(tuple(_Statement.parse(each) for each in statements))
         except (KeyError, TypeError, AttributeError, json.JSONDecodeError) as error:
             raise PolicyError(f"not a policy document: {error!r}") from error
+
+
+@dataclass(frozen=True, slots=True)
+class Grants:
+    """What a caller may do.
+
+    Attributes:
+        sets: Each of them has to allow it: the caller's own documents, and what limits them (a permissions
+            boundary, the policy of a session).
+    """
+
+    sets: tuple[tuple[Policy, ...], ...]
+
+    @classmethod
+    def parse(cls, sets: Iterable[Iterable[str]]) -> Grants:
+        """Read documents.
+
+        Raises:
+            PolicyError: One of them cannot be evaluated.
+        """
+        return cls(tuple(tuple(_parsed(document) for document in each) for each in sets))
+
+    def decide(self, access: Access) -> Decision:
+        """What all of it says."""
+        decisions = [decide(each, access) for each in self.sets]
+        if Decision.DENIED in decisions:
+            return Decision.DENIED
+        if not decisions or Decision.UNMENTIONED in decisions:
+            return Decision.UNMENTIONED
+        return Decision.ALLOWED
 
 
 def decide(policies: Iterable[Policy], access: Access, *, principal: str = "") -> Decision:
@@ -177,6 +207,11 @@ class _Condition:
 
     def _fits(self, value: str) -> bool:
         return any(self.test(value, wanted) for wanted in self.wanted) is not self.negated
+
+
+@lru_cache(maxsize=1024)
+def _parsed(document: str) -> Policy:
+    return Policy.parse(document)
 
 
 def _listed(value: Any) -> list[str]:

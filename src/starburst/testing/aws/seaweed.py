@@ -23,18 +23,26 @@ _READY_S = 30.0
 _ALL = ["Admin", "Read", "Write", "List", "Tagging"]
 
 
+# The shell lives as long as its standard input is open, so the server ends with us even if we are killed.
+_GUARD = 'weed=$1; shift; "$weed" "$@" & read -r _; kill -9 $!; wait $! 2>/dev/null'
+
+
 class Seaweed:
     """One server; it keeps everything in ``folder``.
 
+    It takes the key of :data:`ACCESS_KEY`, and requests that are not signed: whoever stands in front of it has
+    checked them.
+
     Args:
         folder: Must be empty or missing.
-        keys: More access keys, with their secrets, that may do everything.
+
+    Attributes:
+        endpoint: Its address.
     """
 
-    def __init__(self, folder: Path, keys: dict[str, str] | None = None) -> None:
+    def __init__(self, folder: Path) -> None:
         self.endpoint = ""
         self._folder = folder
-        self._keys = {ACCESS_KEY: SECRET_KEY, **(keys or {})}
         self._process: subprocess.Popen[bytes] | None = None
         self._s3_port = self._filer_port = 0
 
@@ -42,9 +50,10 @@ class Seaweed:
         """Start it without waiting; :meth:`wait` does."""
         (self._folder / "data").mkdir(parents=True, exist_ok=True)
         config = self._folder / "s3.json"
+        credentials = {"accessKey": ACCESS_KEY, "secretKey": SECRET_KEY}
         identities = [
-            {"name": key, "credentials": [{"accessKey": key, "secretKey": secret}], "actions": _ALL}
-            for key, secret in self._keys.items()
+            {"name": ACCESS_KEY, "credentials": [credentials], "actions": _ALL},
+            {"name": "anonymous", "actions": _ALL},
         ]
         config.write_text(json.dumps({"identities": identities}))
         master, volume, self._filer_port, self._s3_port = _free_ports(4)
@@ -72,7 +81,11 @@ class Seaweed:
         ]
         with (self._folder / "weed.log").open("ab") as log:
             self._process = subprocess.Popen(
-                command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
+                ["sh", "-c", _GUARD, "seaweed", *command],
+                stdin=subprocess.PIPE,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
             )
         self.endpoint = f"http://127.0.0.1:{self._s3_port}"
 
@@ -100,7 +113,8 @@ class Seaweed:
     def stop(self) -> None:
         """End it at once; what it keeps is of no use to anybody afterwards."""
         if self._process is not None:
-            self._process.kill()
+            assert self._process.stdin is not None
+            self._process.stdin.close()
             self._process.wait()
             self._process = None
 
