@@ -102,6 +102,7 @@ class Host:
         spot: Whether Spot can take it back.
         gpus: GPUs that tasks may use: none without the agent's support for them.
         cluster: That it joins.
+        provider: The capacity provider whose group it belongs to; empty if there is none.
         record: moto's container instance, once it has joined.
         tasks: Those on it, by id.
         leaving: It drains, and ends with its last task.
@@ -117,6 +118,7 @@ class Host:
     spot: bool
     gpus: int
     cluster: str
+    provider: str = ""
     record: Any = None
     tasks: dict[str, Task] = field(default_factory=dict)
     leaving: bool = False
@@ -155,7 +157,7 @@ class Host:
 
     @property
     def free_cpu(self) -> int:
-        """vCPU units that no task has."""
+        """CPU units that no task has."""
         return self.shape.cpu - sum(task.cpu for task in self.tasks.values())
 
     @property
@@ -201,9 +203,7 @@ class Host:
         """Let ECS tell what is free, and how many tasks there are."""
         if self.record is None:
             return
-        self.record.remaining_resources = self._resources(
-            self.free_cpu, self.free_memory_mib, self.free_gpus
-        )
+        self.record.remaining_resources = self._resources(self.free_cpu, self.free_memory_mib, self.free_gpus)
         running = sum(task.last_status == "RUNNING" for task in self.tasks.values())
         self.record.running_tasks_count = running
         self.record.pending_tasks_count = len(self.tasks) - running
@@ -217,7 +217,7 @@ class Host:
             found.append(_strings("GPU", names[self.gpus - gpus :]))
         return found
 
-    def info(self, provider: str) -> HostInfo:
+    def info(self) -> HostInfo:
         """As the handle tells it."""
         return HostInfo(
             instance_id=self.id,
@@ -226,7 +226,7 @@ class Host:
             zone=self.zone,
             state=self.state,
             cluster=self.cluster if self.record is not None else "",
-            capacity_provider=provider,
+            capacity_provider=self.provider,
             spot=self.spot,
             cpu=self.shape.cpu,
             memory_mib=self.shape.memory_mib,

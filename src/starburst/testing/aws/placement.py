@@ -23,15 +23,13 @@ def refusal(host: Host, task: Task) -> str:
         return "AGENT"
     if not _same_architecture(task, host.shape) or not _satisfies(host, task):
         return "ATTRIBUTE"
-    if task.cpu > host.free_cpu:
-        return "RESOURCE:CPU"
-    if task.memory_mib > host.free_memory_mib:
-        return "RESOURCE:MEMORY"
-    if task.gpus > host.free_gpus:
-        return "RESOURCE:GPU"
-    if task.attachments and host.free_interfaces < 1:
-        return "RESOURCE:ENI"
-    return ""
+    lacking = {
+        "RESOURCE:CPU": task.cpu > host.free_cpu,
+        "RESOURCE:MEMORY": task.memory_mib > host.free_memory_mib,
+        "RESOURCE:GPU": task.gpus > host.free_gpus,
+        "RESOURCE:ENI": bool(task.attachments) and host.free_interfaces < 1,
+    }
+    return next((reason for reason, lacks in lacking.items() if lacks), "")
 
 
 def choose(hosts: Sequence[Host], task: Task) -> Host | None:

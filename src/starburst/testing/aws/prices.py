@@ -16,7 +16,7 @@ from functools import cache
 from importlib import resources
 from typing import Any
 
-from starburst.testing.aws.front import Answer, Call
+from starburst.testing.aws.front import Call, Operation, Refusal
 from starburst.testing.aws.hooks import replace
 from starburst.testing.aws.world import World
 
@@ -217,24 +217,17 @@ def _fits(product: _Product, condition: dict[str, str]) -> bool:
     return have.lower() == wanted.lower()
 
 
-def _pricing(call: Call) -> Answer | None:
-    if call.service != "pricing":
-        return None
-    operations: dict[str, Callable[[Call], dict[str, Any]]] = {
-        "GetProducts": _get_products,
-        "DescribeServices": _describe_services,
-        "GetAttributeValues": _attribute_values,
-    }
-    if call.operation not in operations:
-        return call.error("InvalidParameterException", f"The simulator does not know {call.operation}.")
-    if call.region not in _ENDPOINTS:
-        text = f"The Price List API has no endpoint in {call.region}, only in {', '.join(_ENDPOINTS)}."
-        return call.error("UnrecognizedClientException", text)
-    service = call.parameters.get("ServiceCode")
-    if service not in (None, "AmazonECS", "AmazonEC2"):
-        return call.error("NotFoundException", f"{service} is not found.")
-    content = operations[call.operation](call)
-    return Answer(200, [("Content-Type", "application/x-amz-json-1.1")], json.dumps(content).encode())
+def _checked(operation: Callable[[Call], dict[str, Any]]) -> Operation:
+    def answer(call: Call) -> dict[str, Any]:
+        if call.region not in _ENDPOINTS:
+            text = f"The Price List API has no endpoint in {call.region}, only in {', '.join(_ENDPOINTS)}."
+            raise Refusal("UnrecognizedClientException", text)
+        service = call.parameters.get("ServiceCode")
+        if service not in {None, "AmazonECS", "AmazonEC2"}:
+            raise Refusal("NotFoundException", f"{service} is not found.")
+        return operation(call)
+
+    return answer
 
 
 def _get_products(call: Call) -> dict[str, Any]:
@@ -336,5 +329,9 @@ def install(world: World) -> None:
     """Answer for the Price List API and for Spot prices."""
     from moto.ec2.responses.spot_instances import SpotInstances
 
-    world.front.filters.append(_pricing)
+    world.front.operations |= {
+        "pricing:GetProducts": _checked(_get_products),
+        "pricing:DescribeServices": _checked(_describe_services),
+        "pricing:GetAttributeValues": _checked(_attribute_values),
+    }
     replace(SpotInstances, describe_spot_price_history=_spot_history)

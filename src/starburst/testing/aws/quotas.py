@@ -6,16 +6,15 @@ decides.
 
 from __future__ import annotations
 
-import json
 import re
-import time
 import uuid
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from functools import cache
 from typing import Any
 
-from starburst.testing.aws.front import Answer, Call
+from starburst.testing.aws.front import Call, Operation, Refusal
 from starburst.testing.aws.world import SimOptions, World
 
 __all__ = ["QUOTAS", "Quota", "ec2_quota", "install"]
@@ -100,18 +99,18 @@ def install(world: World) -> None:
     """Set the account's values and answer for Service Quotas."""
     for quota in QUOTAS:
         world.quotas.setdefault((quota.service, quota.code), _value(quota, world.options))
-    world.front.filters.append(_Service(world).answer)
-
-
-class _RefusedError(Exception):
-    """The call is wrong; arguments are AWS's code and message."""
+    for name, operation in _Service(world).operations().items():
+        world.front.operations[f"servicequotas:{name}"] = operation
 
 
 class _Service:
     def __init__(self, world: World) -> None:
         self._world = world
         self._requests: list[dict[str, Any]] = []
-        self._operations: dict[str, Callable[[Call], dict[str, Any]]] = {
+
+    def operations(self) -> dict[str, Operation]:
+        """By the name of the operation."""
+        return {
             "GetServiceQuota": self._get,
             "GetAWSDefaultServiceQuota": self._get_default,
             "ListServiceQuotas": self._list,
@@ -122,18 +121,6 @@ class _Service:
             "ListRequestedServiceQuotaChangeHistoryByQuota": self._history,
             "GetRequestedServiceQuotaChange": self._get_request,
         }
-
-    def answer(self, call: Call) -> Answer | None:
-        """Answer what is asked of Service Quotas, except for services that only moto knows."""
-        if call.service != "servicequotas" or call.operation not in self._operations:
-            return None
-        if call.parameters.get("ServiceCode") == "vpc":
-            return None
-        try:
-            content = self._operations[call.operation](call)
-        except _RefusedError as error:
-            return call.error(*error.args)
-        return Answer(200, [("Content-Type", "application/x-amz-json-1.1")], json.dumps(content).encode())
 
     def _get(self, call: Call) -> dict[str, Any]:
         return {"Quota": self._applied(self._find(call), call.region)}
@@ -157,16 +144,16 @@ class _Service:
         quota = self._find(call)
         wanted = float(call.parameters["DesiredValue"])
         if wanted <= self._world.quotas[quota.service, quota.code]:
-            raise _RefusedError(
+            raise Refusal(
                 "IllegalArgumentException",
                 "You must provide a quota value that is greater than the current quota value.",
             )
         if any(each["QuotaCode"] == quota.code and each["Status"] == "PENDING" for each in self._requests):
-            raise _RefusedError(
+            raise Refusal(
                 "ResourceAlreadyExistsException",
                 "Only one open service quota increase request is allowed per quota.",
             )
-        now = time.time()
+        now = datetime.now(UTC)
         request = {
             "Id": uuid.uuid4().hex,
             "ServiceCode": quota.service,
@@ -197,12 +184,12 @@ class _Service:
         for request in self._requests:
             if request["Id"] == call.parameters.get("RequestId"):
                 return {"RequestedQuota": request}
-        raise _RefusedError("NoSuchResourceException", "The requested quota change does not exist.")
+        raise Refusal("NoSuchResourceException", "The requested quota change does not exist.")
 
     def _of_service(self, call: Call) -> list[Quota]:
         service = call.parameters.get("ServiceCode")
         if service not in _SERVICES:
-            raise _RefusedError(
+            raise Refusal(
                 "NoSuchResourceException",
                 "The request failed because the specified service does not exist.",
             )
@@ -212,7 +199,7 @@ class _Service:
         for quota in self._of_service(call):
             if quota.code == call.parameters.get("QuotaCode"):
                 return quota
-        raise _RefusedError(
+        raise Refusal(
             "NoSuchResourceException", "The request failed because the specified quota does not exist."
         )
 
