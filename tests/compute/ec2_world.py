@@ -3,6 +3,8 @@
 import asyncio
 
 import boto3
+import botocore.session
+from botocore.loaders import create_loader
 
 from starburst.aws import clients
 from starburst.aws.deployment import Deployment
@@ -11,6 +13,7 @@ from starburst.clock import SystemClock
 from starburst.errors import CloudError
 
 REGION = "us-east-1"
+LOADER = create_loader()
 TAG = [{"Key": "starburst:managed", "Value": "true"}]
 
 
@@ -21,11 +24,19 @@ class Hurried(SystemClock):
         await asyncio.sleep(0)
 
 
+def session():
+    """A session of boto3; what it knows of the services is read once for all."""
+    found = botocore.session.Session()
+    found.register_component("data_loader", LOADER)
+    return boto3.Session(botocore_session=found)
+
+
 class Aws(clients.Aws):
     """A client of the account."""
 
     def __init__(self):
         super().__init__(REGION, clock=Hurried())
+        self._session = session()
 
 
 class StoppedError(Exception):
@@ -83,9 +94,10 @@ class Account:
     """The account as seen from outside."""
 
     def __init__(self):
-        self.ec2 = boto3.client("ec2", region_name=REGION)
-        self.ecs = boto3.client("ecs", region_name=REGION)
-        self.autoscaling = boto3.client("autoscaling", region_name=REGION)
+        user = session()
+        self.ec2 = user.client("ec2", region_name=REGION)
+        self.ecs = user.client("ecs", region_name=REGION)
+        self.autoscaling = user.client("autoscaling", region_name=REGION)
         self.ecs.create_cluster(clusterName=CLUSTER, capacityProviders=["FARGATE", "FARGATE_SPOT"])
         subnets = self.ec2.describe_subnets()["Subnets"]
         group = self.ec2.create_security_group(

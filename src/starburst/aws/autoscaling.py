@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -17,13 +17,11 @@ __all__ = [
     "MAX_HOSTS",
     "Group",
     "GroupSpec",
-    "ScalingFailure",
     "describe_group",
     "ensure_group",
     "list_groups",
     "remove_group",
     "remove_hosts",
-    "scaling_failures",
     "set_tags",
     "update_group",
 ]
@@ -106,23 +104,6 @@ class Group:
         """Whether it should be updated to be what ``spec`` says."""
         is_now = (self.instance_types, self.spot, self.subnets, self.protects_new)
         return is_now != (spec.instance_types, spec.spot, frozenset(spec.subnets), True)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ScalingFailure:
-    """Why no host came: what RunTask does not tell.
-
-    Attributes:
-        message: AWS's own words.
-        at: Seconds since 1970.
-        quota: The account's vCPU quota is used up.
-        capacity: AWS has no such instances just now.
-    """
-
-    message: str
-    at: float
-    quota: bool
-    capacity: bool
 
 
 async def describe_group(aws: Aws, name: str) -> Group | None:
@@ -242,15 +223,9 @@ async def remove_hosts(aws: Aws, name: str, *, clock: Clock, timeout_s: float = 
         nonlocal left
         group = await describe_group(aws, name)
         left = group.hosts if group else ()
-        for start in range(0, len(group.protected) if group else 0, _PROTECTION_BATCH):
-            assert group is not None
-            await aws.call(
-                "autoscaling",
-                "set_instance_protection",
-                AutoScalingGroupName=name,
-                InstanceIds=list(group.protected[start : start + _PROTECTION_BATCH]),
-                ProtectedFromScaleIn=False,
-            )
+        if group and group.protected:
+            await _unprotect(aws, group)
+            await update_group(aws, name, clock=clock, DesiredCapacity=0)  # now it may end them
         return not left
 
     await wait_until(
@@ -280,34 +255,6 @@ async def remove_group(aws: Aws, name: str, *, clock: Clock, timeout_s: float = 
         )
     await _gone(aws, name, clock=clock, timeout_s=timeout_s)
     return True
-
-
-async def scaling_failures(aws: Aws, name: str, *, since: float) -> list[ScalingFailure]:
-    """Attempts to start hosts that failed since then, the latest first; at most the last hundred are looked at.
-
-    Raises:
-        CloudError: AWS did not answer.
-    """
-    answer = await aws.call(
-        "autoscaling", "describe_scaling_activities", AutoScalingGroupName=name, MaxRecords=100
-    )
-    failures = []
-    for activity in answer["Activities"]:
-        at = activity["StartTime"].timestamp()
-        if activity["StatusCode"] != "Failed" or at < since:
-            continue
-        message = activity.get("StatusMessage") or activity.get("Description", "")
-        failures.append(
-            ScalingFailure(
-                message=message,
-                at=at,
-                quota=_mentions(message, ("VcpuLimitExceeded", "vCPU limit", "MaxSpotInstanceCountExceeded")),
-                capacity=_mentions(
-                    message, ("InsufficientInstanceCapacity", "sufficient", "UnfulfillableCapacity")
-                ),
-            )
-        )
-    return failures
 
 
 async def _create(aws: Aws, spec: GroupSpec, *, clock: Clock) -> None:
@@ -353,6 +300,17 @@ async def _create(aws: Aws, spec: GroupSpec, *, clock: Clock) -> None:
         ) from error
 
 
+async def _unprotect(aws: Aws, group: Group) -> None:
+    for start in range(0, len(group.protected), _PROTECTION_BATCH):
+        await aws.call(
+            "autoscaling",
+            "set_instance_protection",
+            AutoScalingGroupName=group.name,
+            InstanceIds=list(group.protected[start : start + _PROTECTION_BATCH]),
+            ProtectedFromScaleIn=False,
+        )
+
+
 async def _gone(aws: Aws, name: str, *, clock: Clock, timeout_s: float) -> None:
     async def gone() -> bool:
         return await describe_group(aws, name) is None
@@ -390,7 +348,3 @@ def _tag(name: str, key: str, value: str, *, hosts_too: bool = False) -> dict[st
         "Value": value,
         "PropagateAtLaunch": hosts_too,
     }
-
-
-def _mentions(message: str, texts: Iterable[str]) -> bool:
-    return any(text.lower() in message.lower() for text in texts)

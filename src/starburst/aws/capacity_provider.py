@@ -9,7 +9,7 @@ from typing import Any
 from starburst.aws.clients import Aws
 from starburst.aws.names import MANAGED_TAG
 from starburst.aws.ours import check_ours
-from starburst.aws.waiting import call_when_idle, wait_until
+from starburst.aws.waiting import BUSY, call_when_idle, wait_until
 from starburst.clock import Clock
 from starburst.errors import CloudError, NotSetUp
 
@@ -23,7 +23,6 @@ __all__ = [
 ]
 
 _WAIT_S = 180.0
-_BUSY = ("UpdateInProgressException", "ResourceInUseException")
 
 
 async def provider_group_arn(aws: Aws, name: str) -> str | None:
@@ -134,35 +133,33 @@ async def _change(aws: Aws, cluster: str, change: Callable[[list[str]], list[str
 
     async def so() -> bool:
         nonlocal changed
-        found = await _cluster(aws, cluster)
-        status = found.get("attachmentsStatus", "")
-        if status == "UPDATE_IN_PROGRESS":
-            return False
-        names = list(found.get("capacityProviders", ()))
-        wanted = change(names)
-        if wanted == names:
-            if status == "UPDATE_FAILED" and changed:
-                raise _failed(cluster, found)
-            return True
-        strategy = [
-            one
-            for one in found.get("defaultCapacityProviderStrategy", ())
-            if one["capacityProvider"] in wanted
-        ]
-        try:
-            await aws.call(
-                "ecs",
-                "put_cluster_capacity_providers",
-                cluster=cluster,
-                capacityProviders=wanted,
-                defaultCapacityProviderStrategy=strategy,
-            )
-        except CloudError as error:
-            if error.code not in _BUSY:
-                raise
-            return False
-        changed = True
-        return False  # look again: another client may have written its own list at the same time
+        while True:
+            found = await _cluster(aws, cluster)
+            status = found.get("attachmentsStatus", "")
+            names = list(found.get("capacityProviders", ()))
+            wanted = change(names)
+            if status == "UPDATE_IN_PROGRESS":
+                return False
+            if wanted == names:
+                if status == "UPDATE_FAILED" and changed:
+                    raise _failed(cluster, found)
+                return True
+            strategy = found.get("defaultCapacityProviderStrategy", ())
+            try:
+                await aws.call(
+                    "ecs",
+                    "put_cluster_capacity_providers",
+                    cluster=cluster,
+                    capacityProviders=wanted,
+                    defaultCapacityProviderStrategy=[
+                        one for one in strategy if one["capacityProvider"] in wanted
+                    ],
+                )
+            except CloudError as error:
+                if error.code not in BUSY:
+                    raise
+                return False
+            changed = True  # and look again: another client may have written its own list at the same time
 
     await wait_until(
         so,

@@ -9,12 +9,12 @@ from starburst.aws.clients import Aws
 from starburst.clock import Clock, Deadline
 from starburst.errors import CloudError, CloudUnavailable
 
-__all__ = ["call_when_idle", "wait_until"]
+__all__ = ["BUSY", "call_when_idle", "wait_until"]
 
 _FIRST_S = 0.2
 _LONGEST_S = 5.0
 _IDLE_WAIT_S = 180.0
-_BUSY = frozenset(
+BUSY = frozenset(
     {
         "ResourceContention",
         "ResourceInUse",
@@ -23,6 +23,7 @@ _BUSY = frozenset(
         "UpdateInProgressException",
     }
 )
+"""Codes of AWS for: an earlier change of this resource still goes on, or something still uses it."""
 
 
 async def wait_until(
@@ -78,7 +79,7 @@ async def call_when_idle(
         try:
             answer = await aws.call(service, operation, **parameters)
         except CloudError as error:
-            if error.code not in _BUSY:
+            if error.code not in BUSY:
                 raise
             busy = error
             return False
