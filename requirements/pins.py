@@ -26,7 +26,7 @@ def main() -> None:
     files = {
         "runtime": ("setup", runtime),
         "demo": ("demo", runtime + extras["demo"]),
-        "test": ("test", runtime + extras["demo"] + groups["test"]),
+        "test": ("test", runtime + extras["demo"] + extras["sim"] + groups["test"]),
         "check": ("check", groups["check"]),
         "bench": ("bench", runtime + extras["demo"] + groups["bench"]),
     }

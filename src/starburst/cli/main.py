@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from starburst._version import __version__
-from starburst.cli import config, demo, exit_codes, logs, results, run, sessions, version, worker
+from starburst.cli import config, demo, exit_codes, logs, results, run, sessions, simulate, version, worker
 from starburst.cli.common import current
 from starburst.cli.output import Output
 
@@ -32,7 +32,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
-for _noun in (demo, run, sessions, results, logs, worker, config, version):
+for _noun in (demo, run, sessions, results, logs, worker, config, simulate, version):
     _noun.add_to(app)
 
 

@@ -66,6 +66,10 @@ class Refusal(Exception):  # noqa: N818 - named for the condition
         self.members = members
 
 
+class _Error(ServiceException):  # type: ignore[misc]
+    """Of this module: moto looks for the model of an error by the module of its class."""
+
+
 @dataclass(slots=True)
 class Call:
     """One request to the control plane.
@@ -110,7 +114,7 @@ class Call:
 
     def error(self, code: str, message: str, *, status: int = 400, **members: Any) -> Answer:
         """An error as this service writes it."""
-        error = ServiceException(code, message)
+        error = _Error(code, message)
         for name, value in members.items():
             setattr(error, name, value)
         written = self._write(error)

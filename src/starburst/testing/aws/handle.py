@@ -71,6 +71,7 @@ class SimulatedAws:
         folder_path.mkdir(parents=True, exist_ok=True)
         command = [
             sys.executable,
+            "-Wignore",  # moto warns of error codes that are in no model, such as ThrottlingException
             "-m",
             "starburst.testing.aws",
             msgspec.json.encode(self.options).decode(),
@@ -140,9 +141,9 @@ class SimulatedAws:
         """Spot takes a Fargate task back: SIGTERM, and SIGKILL when ``stopTimeout`` is over."""
         self._tell("interrupt", task=task_id)
 
-    def kill(self, task_id: str) -> None:
-        """A task's container dies at once, of SIGKILL."""
-        self._tell("kill", task=task_id)
+    def kill(self, task_id: str, *, out_of_memory: bool = False) -> None:
+        """A task's container dies at once, of SIGKILL, if so asked for as if it had used too much memory."""
+        self._tell("kill", task=task_id, out_of_memory=out_of_memory)
 
     def interrupt_host(self, instance_id: str) -> None:
         """Spot takes an EC2 host back: its instance-action notice appears, later it and its tasks are gone."""
