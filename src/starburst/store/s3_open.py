@@ -22,12 +22,12 @@ __all__ = ["open_s3"]
 
 _BUCKET = re.compile(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]")
 _OWN_CHAIN = (
-    "AWS_ACCESS_KEY_ID",
-    "AWS_CONTAINER_CREDENTIALS_RELATIVE_URI",
-    "AWS_CONTAINER_CREDENTIALS_FULL_URI",
-    "AWS_WEB_IDENTITY_TOKEN_FILE",
+    ("AWS_ACCESS_KEY_ID",),
+    ("AWS_CONTAINER_CREDENTIALS_RELATIVE_URI",),
+    ("AWS_CONTAINER_CREDENTIALS_FULL_URI", "AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE"),
+    ("AWS_WEB_IDENTITY_TOKEN_FILE",),
 )
-"""With one of these set, obstore finds the credentials by itself, and boto3's slow import is saved."""
+"""With all of one line set, obstore finds the credentials by itself, and boto3's slow import is saved."""
 _CREDENTIALS_TTL = timedelta(minutes=5)
 """Shorter than the ten minutes for which botocore promises that what it hands out stays valid."""
 
@@ -53,7 +53,7 @@ def open_s3(
     endpoint = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
     region = region or os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION")
     provider = None
-    if profile or not any(os.environ.get(variable) for variable in _OWN_CHAIN):
+    if profile or not any(all(map(os.environ.get, variables)) for variables in _OWN_CHAIN):
         provider, profile_region = _boto3_provider(url, profile)
         region = region or profile_region
     elif region is None and endpoint is None:
