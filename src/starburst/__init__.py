@@ -47,6 +47,8 @@ if TYPE_CHECKING:
         TaskTimeout,
         WorkerLost,
     )
+    from starburst.ops.setup import SetupPlan, setup
+    from starburst.ops.teardown import TeardownPlan, teardown
     from starburst.options import Options
 
 _CLIENT = {
@@ -63,6 +65,7 @@ _CLIENT = {
     "session": "opening",
     "starmap": "mapping",
 }
+_OPS = {"SetupPlan": "setup", "TeardownPlan": "teardown", "setup": "setup", "teardown": "teardown"}
 
 __all__ = [
     "AccessDenied",
@@ -83,6 +86,7 @@ __all__ = [
     "SessionNotFound",
     "SessionStatus",
     "SessionSummary",
+    "SetupPlan",
     "StarburstError",
     "StoreError",
     "StoreFull",
@@ -91,6 +95,7 @@ __all__ = [
     "TaskError",
     "TaskFailed",
     "TaskTimeout",
+    "TeardownPlan",
     "WorkerLost",
     "__version__",
     "attach",
@@ -100,7 +105,9 @@ __all__ = [
     "map",
     "plan",
     "session",
+    "setup",
     "starmap",
+    "teardown",
 ]
 
 
@@ -118,6 +125,8 @@ if not TYPE_CHECKING:  # a checker that saw this would take any name for a good 
             _install_display()
             module = importlib.import_module(f"starburst.client.{_CLIENT[name]}")
             found = getattr(module, "map_" if name == "map" else name)
+        elif name in _OPS:
+            found = getattr(importlib.import_module(f"starburst.ops.{_OPS[name]}"), name)
         else:
             found = getattr(importlib.import_module("starburst.errors"), name)
         globals()[name] = found

@@ -81,7 +81,7 @@ class Bucket:
             )
         if head is None:
             return MISSING
-        region = head.get("BucketRegion") or self.scope.region
+        region = self._region_of(head)
         if region != self.scope.region:
             return State("foreign", (f"it is in {region}, not in {self.scope.region}",))
         if not await self._has_our_tag():
@@ -127,6 +127,17 @@ class Bucket:
                 break
             marker = {"ContinuationToken": page["NextContinuationToken"]}
         return n, size_bytes
+
+    async def region(self) -> str | None:
+        """Where it is, whoever made it; None if it is not there or not to be seen."""
+        try:
+            head = await ask(self.aws, _GONE, "s3", "head_bucket", **self._whose())
+        except PermissionDenied:
+            return None
+        return None if head is None else self._region_of(head)
+
+    def _region_of(self, head: dict[str, Any]) -> str:
+        return str(head.get("BucketRegion") or self.scope.region)
 
     def _whose(self) -> dict[str, Any]:
         return {"Bucket": self.name, "ExpectedBucketOwner": self.scope.account}

@@ -122,6 +122,8 @@ def supervisor_policy(scope: Scope) -> Document:
                 "autoscaling:UpdateAutoScalingGroup",
                 "autoscaling:PutScheduledUpdateGroupAction",
                 "autoscaling:DeleteScheduledAction",
+                "autoscaling:CreateOrUpdateTags",
+                "autoscaling:DeleteTags",
             ],
             scaling_group_arn(scope),
             StringEquals={f"aws:ResourceTag/{MANAGED_TAG}": "true"},

@@ -7,7 +7,21 @@ from typing import Annotated, Any
 import typer
 
 from starburst._version import __version__
-from starburst.cli import config, demo, exit_codes, logs, results, run, sessions, simulate, version, worker
+from starburst.cli import (
+    config,
+    demo,
+    exit_codes,
+    logs,
+    results,
+    run,
+    sessions,
+    setup,
+    simulate,
+    sweep,
+    teardown,
+    version,
+    worker,
+)
 from starburst.cli.common import current
 from starburst.cli.output import Output
 
@@ -32,7 +46,20 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
-for _noun in (demo, run, sessions, results, logs, worker, config, simulate, version):
+for _noun in (
+    demo,
+    run,
+    sessions,
+    results,
+    logs,
+    worker,
+    config,
+    setup,
+    teardown,
+    sweep,
+    simulate,
+    version,
+):
     _noun.add_to(app)
 
 

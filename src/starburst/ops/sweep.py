@@ -1,0 +1,255 @@
+"""Sweeping: what still costs money, or lies about, and belongs to no session that is alive.
+
+Supervisors, workers and AWS's own schedules end everything by themselves; this finds what was left nevertheless.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Awaitable, Callable, Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+import msgspec
+
+from starburst.aws.autoscaling import list_groups, remove_hosts
+from starburst.aws.clients import Aws
+from starburst.aws.deployment import Deployment
+from starburst.aws.names import bucket_name
+from starburst.clock import Clock, SystemClock
+from starburst.compute.ec2_holds import holds_of
+from starburst.errors import CloudUnavailable, SessionNotFound, StarburstError
+from starburst.ops.choices import open_aws, stored_deployment
+from starburst.ops.definitions import our_definitions, remove_definitions
+from starburst.ops.tasks import TaskView, cluster_tasks, stop_tasks
+from starburst.protocol.keys import Keys, split_session_url
+from starburst.protocol.sessions import EventLog, list_session_ids, read_manifest
+from starburst.protocol.state import SessionState
+from starburst.store import Store, open_store
+
+__all__ = ["Leftover", "Sweep", "SweepPlan"]
+
+OLD_S = 30 * 86400.0
+"""A task definition that old, which nothing uses, is of a version or an image that nobody comes back to."""
+
+
+class Leftover(msgspec.Struct, frozen=True, kw_only=True):
+    """One thing that no live session needs.
+
+    Attributes:
+        kind: What it is.
+        name: Its name in the account.
+        why: How one knows.
+    """
+
+    kind: str
+    name: str
+    why: str
+
+
+class SweepPlan(msgspec.Struct, frozen=True, kw_only=True):
+    """What a sweep removes, or removed.
+
+    Attributes:
+        account: The account's twelve digits.
+        region: The region.
+        leftovers: What was found.
+        unsure: What could not be judged, and stays.
+        done: Whether they were removed.
+    """
+
+    account: str
+    region: str
+    leftovers: tuple[Leftover, ...]
+    unsure: tuple[str, ...] = ()
+    done: bool = False
+
+    def __str__(self) -> str:
+        lines = [f"account {self.account}, region {self.region}"]
+        verb = "removed" if self.done else "remove"
+        width = max((len(each.kind) for each in self.leftovers), default=0)
+        lines += [f"  {verb}  {each.kind:{width}}  {each.name}  ({each.why})" for each in self.leftovers]
+        lines += [f"  keep    {line}" for line in self.unsure]
+        if not self.leftovers:
+            lines.append("nothing is left over")
+        return "\n".join(lines)
+
+
+Removal = Callable[[], Awaitable[Any]]
+
+
+@dataclass(slots=True)
+class Sweep:
+    """One sweep.
+
+    Attributes:
+        aws: The account and region.
+        bucket: Where sessions are, unless a task says otherwise.
+        account: The account's twelve digits.
+        clock: Time.
+    """
+
+    aws: Aws
+    bucket: str
+    account: str
+    clock: Clock = field(default_factory=SystemClock)
+    _states: dict[str, str | None] = field(default_factory=dict)
+    _unsure: list[str] = field(default_factory=list)
+    _removals: list[Removal] = field(default_factory=list)
+
+    @classmethod
+    async def open(
+        cls,
+        *,
+        region: str | None,
+        profile: str | None,
+        bucket: str | None = None,
+        clock: Clock | None = None,
+    ) -> Sweep:
+        """Choose the account and region; changes nothing.
+
+        Raises:
+            CredentialsError: There are no good credentials.
+        """
+        aws = open_aws(region, profile)
+        identity = await aws.identity()
+        stored: Deployment | None = stored_deployment(aws.region, identity.account)
+        usual = stored.bucket if stored else bucket_name(identity.account, aws.region)
+        return cls(aws, bucket or usual, identity.account, clock or SystemClock())
+
+    async def plan(self) -> SweepPlan:
+        """What is left over.
+
+        Raises:
+            CloudError: AWS did not answer.
+        """
+        self._states, self._unsure, self._removals = {}, [], []
+        tasks = [task for task in await cluster_tasks(self.aws) if task.ours]
+        leftovers = [
+            *await self._tasks(tasks),
+            *await self._hosts(tasks),
+            *await self._definitions(tasks),
+        ]
+        return SweepPlan(
+            account=self.account,
+            region=self.aws.region,
+            leftovers=tuple(leftovers),
+            unsure=tuple(self._unsure),
+        )
+
+    async def apply(self, plan: SweepPlan) -> SweepPlan:
+        """Remove what was found.
+
+        Raises:
+            CloudError: AWS did not do it, or not in time.
+        """
+        for removal in self._removals:
+            await removal()
+        return msgspec.structs.replace(plan, done=True)
+
+    async def _tasks(self, tasks: Iterable[TaskView]) -> list[Leftover]:
+        """Tasks of sessions that have ended, or are nowhere."""
+        over: list[tuple[TaskView, str]] = []
+        for task in tasks:
+            if not task.session_id:
+                over.append((task, "it belongs to no session"))
+                continue
+            state = await self._state_of(task)
+            if state == "unknown":
+                self._unsure.append(f"task {task.task_id}: session {task.session_id} cannot be read")
+            elif state is None:
+                over.append((task, f"its session {task.session_id} is not there any more"))
+            elif state != "open":
+                over.append((task, f"its session {task.session_id} is {state}"))
+        if over:
+
+            async def stop() -> None:
+                left = await stop_tasks(
+                    self.aws, [task for task, _ in over], clock=self.clock, reason="starburst sweep"
+                )
+                if left:
+                    raise CloudUnavailable(
+                        f"{len(left)} tasks are still stopping: {', '.join(task.task_id for task in left[:5])}",
+                        hint="starburst sweep again, in a minute",
+                    )
+
+            self._removals.append(stop)
+        return [Leftover(kind="task", name=task.task_id, why=why) for task, why in over]
+
+    async def _hosts(self, tasks: Iterable[TaskView]) -> list[Leftover]:
+        """EC2 hosts on which nothing runs, and which no open session holds."""
+        busy = {task.capacity for task in tasks}
+        found = []
+        for group in await list_groups(self.aws):
+            if not group.hosts or group.name in busy:
+                continue
+            holds = holds_of(group.tags)
+            states = [await self._state(f"s3://{self.bucket}", hold.session_id) for hold in holds]
+            if "open" in states or "unknown" in states:
+                continue
+            warm = [hold.until for hold in holds if hold.hosts]
+            until = time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime(max(warm))) if warm else ""
+            why = f"nothing runs on them, kept warm until {until}" if warm else "nothing runs on them"
+            found.append(Leftover(kind="EC2 hosts", name=f"{len(group.hosts)} of {group.name}", why=why))
+
+            async def remove(name: str = group.name) -> None:
+                await remove_hosts(self.aws, name, clock=self.clock)
+
+            self._removals.append(remove)
+        return found
+
+    async def _definitions(self, tasks: Iterable[TaskView]) -> list[Leftover]:
+        """Old task definitions that nothing uses; none while a session is open, which may need one again."""
+        used = {task.definition for task in tasks}
+        now = self.clock.time()
+        old = [
+            one
+            for one in await our_definitions(self.aws)
+            if one.arn not in used and 0 < one.registered_at < now - OLD_S
+        ]
+        if not old or await self._any_open():
+            return []
+        self._removals.append(lambda: remove_definitions(self.aws, old))
+        day = [time.strftime("%Y-%m-%d", time.gmtime(one.registered_at)) for one in old]
+        return [
+            Leftover(kind="task definition", name=one.name, why=f"unused, of {when}")
+            for one, when in zip(old, day, strict=True)
+        ]
+
+    async def _state_of(self, task: TaskView) -> str | None:
+        root = split_session_url(task.session_url)[0] if task.session_url else f"s3://{self.bucket}"
+        return await self._state(root, task.session_id)
+
+    async def _state(self, root: str, session_id: str) -> str | None:
+        """A session's state; None if it is not there, ``unknown`` if its store does not tell."""
+        known = f"{root} {session_id}"
+        if known not in self._states:
+            try:
+                self._states[known] = await _read_state(self._open(root), session_id, self.clock.time())
+            except SessionNotFound:
+                self._states[known] = None
+            except StarburstError:
+                self._states[known] = "unknown"
+        return self._states[known]
+
+    async def _any_open(self) -> bool:
+        root = f"s3://{self.bucket}"
+        try:
+            ids = await list_session_ids(self._open(root))
+        except StarburstError:
+            return True
+        for session_id in ids:
+            if await self._state(root, session_id) in ("open", "unknown"):
+                return True
+        return False
+
+    def _open(self, root: str) -> Store:
+        return open_store(root, region=self.aws.region, profile=self.aws.profile)
+
+
+async def _read_state(store: Store, session_id: str, now: float) -> str:
+    manifest = await read_manifest(store, session_id)
+    state = SessionState.of(manifest)
+    for event in await EventLog(store, Keys(session_id)).news():
+        state.apply(event)
+    return state.name(now)
