@@ -1,8 +1,9 @@
 # `make demo` and `make test` set up what they need: a machine with Python >= 3.11, make and a package index is enough.
-# Whatever is installed goes into .venv; a second run finds its stamps there and starts at once.
+# Python packages go into .venv; a second run finds its stamps there and starts at once. Programs that only the tests
+# need (podman, runc, an image registry) are Debian packages: `make system` installs those that are missing.
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check pytest simulate bench pins clean
+.PHONY: help setup system demo test check pytest simulate bench pins clean
 .DELETE_ON_ERROR:
 
 VENV := .venv
@@ -19,12 +20,15 @@ SEEDS ?= 5000
 help: ## show these targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' Makefile
 
-setup: $(STAMPS)/package $(STAMPS)/demo $(STAMPS)/test $(STAMPS)/check ## install starburst and all that tests need
+setup: $(STAMPS)/package $(STAMPS)/demo $(STAMPS)/test $(STAMPS)/check ## install starburst and all Python packages that tests need
+
+system: ## install missing programs that tests in containers need (apt-get, as root or with sudo)
+	@sh requirements/system.sh
 
 demo: $(STAMPS)/package $(STAMPS)/demo ## run the demonstration on this machine (DEMO_ARGS=...)
 	@$(BIN)/starburst demo $(DEMO_ARGS)
 
-test: check pytest ## check, then run all tests (PYTEST_ARGS=...)
+test: system check pytest ## check, then run all tests (PYTEST_ARGS=...)
 
 check: $(STAMPS)/package $(STAMPS)/test $(STAMPS)/check ## lint, format, types, import layers
 	$(BIN)/ruff check
@@ -32,7 +36,7 @@ check: $(STAMPS)/package $(STAMPS)/test $(STAMPS)/check ## lint, format, types, 
 	$(BIN)/mypy --strict
 	$(BIN)/lint-imports --no-cache
 
-pytest: $(STAMPS)/package $(STAMPS)/test | check
+pytest: system $(STAMPS)/package $(STAMPS)/test | check
 	$(BIN)/python -m pytest $(PYTEST_ARGS)
 
 simulate: $(STAMPS)/package $(STAMPS)/test ## whole sessions in virtual time, under faults (SEEDS=5000)
