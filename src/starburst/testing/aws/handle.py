@@ -183,6 +183,18 @@ class SimulatedAws:
         """How many of them were answered ThrottlingException, by ``service.Operation``."""
         return dict(self._tell("throttled"))
 
+    def s3_calls(self) -> dict[str, int]:
+        """How many requests about objects S3 got, by ``s3.Operation``."""
+        return dict(self._tell("s3-calls"))
+
+    def denials(self) -> list[tuple[str, str, str]]:
+        """Who was refused what by policies: (role or user, action, resource)."""
+        return [(caller, action, resource) for caller, action, resource in self._tell("denials")]
+
+    def foreign_bucket(self, name: str) -> None:
+        """Another account has a bucket of this name."""
+        self._tell("foreign-bucket", name=name)
+
     def resources(self) -> dict[str, list[str]]:
         """Everything that is in the account, by kind: to compare before and after."""
         return dict(self._tell("resources"))
