@@ -42,6 +42,8 @@ async def ensure_supervisor(
     """
     me = me or Identity(detached=False)
     standing = await latest_term(store, Keys(manifest.session_id))
+    if standing is None and not silent and await _is_there(provider, manifest.session_id):
+        return None  # it has not got to lead yet
     if standing is not None and not standing.resigned and standing.leader is not None:
         leader = standing.leader
         if not silent and leader.detached:
