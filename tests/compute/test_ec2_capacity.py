@@ -541,7 +541,16 @@ class TestHolds:
         run(clear(aws, group, "session-a", clock=clock))
         assert [moment for moment, _ in account.actions(group).values()] == [self.NOW + 101]
 
-    def test_warm_hosts_start_now_and_go_by_themselves(self, aws, account, group, clock):
+    @pytest.fixture
+    def hosts(self, account, group):
+        account.autoscaling.set_desired_capacity(AutoScalingGroupName=group, DesiredCapacity=3)
+
+    def test_no_host_is_started_to_be_kept(self, aws, account, group, clock):
+        run(keep_warm(aws, group, "session-a", hosts=2, until=self.NOW + 600, clock=clock))
+        assert account.group(group)["MinSize"] == account.group(group)["DesiredCapacity"] == 0
+        assert account.holds(group) == {}
+
+    def test_warm_hosts_stay_and_go_by_themselves(self, aws, account, group, hosts, clock):
         run(keep_warm(aws, group, "session-a", hosts=2, until=self.NOW + 600, clock=clock))
         assert account.group(group)["MinSize"] == 2
         assert list(account.actions(group).values()) == [
@@ -553,12 +562,12 @@ class TestHolds:
         assert account.group(group)["MinSize"] == 0
         assert account.actions(group) == {}
 
-    def test_a_wish_for_no_hosts_takes_the_former_back(self, aws, account, group, clock):
+    def test_a_wish_for_no_hosts_takes_the_former_back(self, aws, account, group, hosts, clock):
         run(keep_warm(aws, group, "session-a", hosts=2, until=self.NOW + 600, clock=clock))
         run(keep_warm(aws, group, "session-a", hosts=0, until=self.NOW + 600, clock=clock))
         assert (account.group(group)["MinSize"], account.actions(group)) == (0, {})
 
-    def test_the_same_again_changes_nothing(self, account, group, clock):
+    def test_the_same_again_changes_nothing(self, account, group, hosts, clock):
         aws = CountingAws()
         for _ in range(2):
             aws.calls.clear()

@@ -131,7 +131,7 @@ def test_the_types_of_a_list_that_are_too_small_are_named():
 
 
 def test_no_type_at_all_would_do():
-    with pytest.raises(OptionError, match="ask for less"):
+    with pytest.raises(OptionError, match="ask for a smaller worker"):
         default_size([C7G], 1000, None)
 
 

@@ -77,6 +77,7 @@ class Group:
         max_size: The limit; 0 is a group that was closed.
         desired: What ECS scales to.
         hosts: The instances there are, of any state.
+        staying: How many of them are not on their way out.
         protected: Those of them that scaling in does not end.
         tags: All tags.
         instance_types: In the order of preference.
@@ -92,6 +93,7 @@ class Group:
     max_size: int
     desired: int
     hosts: tuple[str, ...] = ()
+    staying: int = 0
     protected: tuple[str, ...] = ()
     tags: Mapping[str, str] = field(default_factory=dict)
     instance_types: tuple[str, ...] = ()
@@ -330,6 +332,7 @@ def _group(found: Mapping[str, Any]) -> Group:
         max_size=int(found["MaxSize"]),
         desired=int(found["DesiredCapacity"]),
         hosts=tuple(one["InstanceId"] for one in instances),
+        staying=sum(not one.get("LifecycleState", "").startswith("Terminat") for one in instances),
         protected=tuple(one["InstanceId"] for one in instances if one.get("ProtectedFromScaleIn")),
         tags={tag["Key"]: tag["Value"] for tag in found.get("Tags", ())},
         instance_types=tuple(one["InstanceType"] for one in overrides if "InstanceType" in one),

@@ -178,7 +178,7 @@ async def keep_warm(
         aws: The client.
         name: The capacity provider's name, which is the group's, too.
         session_id: Whose wish it is; a new one replaces its former.
-        hosts: How many; 0 takes the wish back.
+        hosts: How many; 0 takes the wish back. It starts none: not more are kept than there are.
         until: Seconds since 1970.
         clock: What tells the time.
 
@@ -186,8 +186,9 @@ async def keep_warm(
         NotSetUp: There is no such group, or it is not ours.
         CloudError: AWS did not do it.
     """
-    hold = Hold(session_id=session_id, until=math.ceil(until), hosts=min(hosts, MAX_HOSTS))
-    await _hold(aws, name, {hold.tag: hold.value if hosts > 0 else None}, clock or SystemClock())
+    there_are = (await _group(aws, name)).staying
+    hold = Hold(session_id=session_id, until=math.ceil(until), hosts=min(hosts, there_are))
+    await _hold(aws, name, {hold.tag: hold.value if hold.hosts else None}, clock or SystemClock())
 
 
 async def clear(
@@ -248,7 +249,8 @@ async def _settle(aws: Aws, name: str, clock: Clock) -> None:
             try:
                 await put_action(aws, name, one, at=action.at, sizes=action.sizes, clock=clock)
             except CloudError as error:
-                if "in the past" not in error.message:  # its moment has just come; the next look knows
+                # Its moment has just come, or another client's action has it: the next look knows.
+                if "in the past" not in error.message and error.code != "AlreadyExists":
                     raise
         await set_tags(aws, name, dict.fromkeys(goal.forgotten))
     raise CloudUnavailable(

@@ -116,7 +116,7 @@ def _too_large(
         f"a worker of {', '.join(asked)} is larger than {' and '.join(one.name for one in small)} ({have})",
         hint=f"instance_type={would_do[0]!r} would do (also {', '.join(would_do[1:])}), or ask for less"
         if len(would_do) > 1
-        else "ask for less: a smaller worker, or more workers of one GPU each",
+        else "ask for a smaller worker; more of them do the same work",
     )
 
 
