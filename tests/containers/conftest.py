@@ -3,37 +3,68 @@
 import resource
 import shlex
 import subprocess
+import sys
 
+import boto3
 import pytest
-
 from oci_registry import OciRegistry
 from worker_image import architecture, image_config, packages_layer, python_layer, starburst_layer
 
-REPOSITORY = "starburst-worker"
+from cloud import Cloud
+from helpers import eventually
+from starburst import __version__
+from starburst.aws.names import REPOSITORY
+from starburst.client import pool as pools
+
+TAG = f"{__version__}-py{sys.version_info.major}.{sys.version_info.minor}"
+_MAX_PROCESSES = 32_768  # what podman allows itself
+
+
+class Containers(Cloud):
+    """An account whose tasks are containers; ``registry`` stands for its ECR."""
+
+    def __init__(self, folder, registry, podman):
+        super().__init__(folder, runtime="podman", podman=podman, registry=registry.address)
+        self.registry = registry
+
+    def tell_ecr(self, tag):
+        """What is in the registry under this tag is in the account's repository, too; returns its name there."""
+        manifest = self.registry.manifest(REPOSITORY, tag)
+        options = self.aws.options
+        client = boto3.client(
+            "ecr",
+            endpoint_url=self.aws.environment["AWS_ENDPOINT_URL"],
+            region_name=options.region,
+            aws_access_key_id=self.aws.environment["AWS_ACCESS_KEY_ID"],
+            aws_secret_access_key=self.aws.environment["AWS_SECRET_ACCESS_KEY"],
+        )
+        client.put_image(
+            repositoryName=REPOSITORY,
+            imageManifest=manifest.data.decode(),
+            imageManifestMediaType=manifest.media_type,
+            imageDigest=manifest.digest,
+            imageTag=tag,
+        )
+        client.close()
+        return f"{options.account}.dkr.ecr.{options.region}.amazonaws.com/{REPOSITORY}:{tag}"
 
 
 @pytest.fixture(scope="session")
 def registry(tmp_path_factory):
-    """An empty registry on loopback, for the whole run."""
+    """A registry on loopback, with the worker image of the tree under test."""
     server = OciRegistry(tmp_path_factory.mktemp("registry") / "server")
     try:
-        yield server.start()
+        server.start()
+        layers = [python_layer(), packages_layer(), starburst_layer()]
+        server.push_image(REPOSITORY, layers, image_config(), architecture=architecture(), tag=TAG)
+        yield server
     finally:
         server.stop()
 
 
 @pytest.fixture(scope="session")
-def image_digest(registry):
-    """The worker image of the tree under test is in the registry; its digest."""
-    layers = [python_layer(), packages_layer(), starburst_layer()]
-    return registry.push_image(
-        REPOSITORY, layers, image_config(), architecture=architecture(), tag="under-test"
-    )
-
-
-@pytest.fixture(scope="session")
 def podman(tmp_path_factory):
-    """The podman command; nothing of it stays on the machine."""
+    """The podman command, with a storage of its own."""
     folder = tmp_path_factory.mktemp("podman")
     command = [
         "podman",
@@ -43,5 +74,43 @@ def podman(tmp_path_factory):
         "--storage-opt=overlay.skip_mount_home=true",  # no mount outlives a run that is killed
     ]
     yield shlex.join(command)
-    subprocess.run([*command, "rm", "--all", "--force", "--time=0"], check=True, capture_output=True)
-    subprocess.run([*command, "rmi", "--all", "--force"], check=True, capture_output=True)
+    for verb in (["rm", "--all", "--force", "--time=0"], ["rmi", "--all", "--force"]):
+        subprocess.run([*command, *verb], check=True, capture_output=True)
+
+
+@pytest.fixture(scope="session")
+def cloud(tmp_path_factory, registry, podman):
+    """An account that is set up, with the worker image under the name that workers take unasked."""
+    folder = tmp_path_factory.mktemp("cloud")
+    account = Containers(folder, registry, podman)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("CONTAINERS_CONF", str(_containers_conf(folder)))
+        try:
+            account.start(image=None)
+            account.tell_ecr(TAG)
+            yield account
+        finally:
+            account.aws.stop()
+
+
+def _containers_conf(folder):
+    """Limits as this machine has them: to raise them takes more rights than a root of some machines has."""
+    open_files = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    processes = resource.getrlimit(resource.RLIMIT_NPROC)[1]
+    processes = _MAX_PROCESSES if processes == resource.RLIM_INFINITY else min(processes, _MAX_PROCESSES)
+    path = folder / "containers.conf"
+    limits = [f"nofile={open_files}:{open_files}", f"nproc={processes}:{processes}"]
+    path.write_text(f"[containers]\ndefault_ulimits = {limits!r}\n")
+    return path
+
+
+@pytest.fixture(autouse=True)
+def place(cloud, monkeypatch, data_dir):
+    """Everything goes to the account: two workers of a quarter of a vCPU; no task outlives its test."""
+    cloud.use(monkeypatch, "FARGATE")
+    for name, value in {"WORKERS": "2", "CPU": "0.25", "MEMORY": "512MB", "IDLE_TIMEOUT": "20"}.items():
+        monkeypatch.setenv(f"STARBURST_{name}", value)
+    yield cloud
+    pools.close_all()
+    cloud.clean()
+    eventually(lambda: not cloud.alive(), 30, what="the end of all tasks")

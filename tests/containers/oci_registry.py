@@ -95,15 +95,21 @@ class OciRegistry:
         return self.push_manifest(repository, Blob(json.dumps(manifest).encode(), MANIFEST), tag)
 
     def push_index(self, repository, images, *, tag):
-        """Put an image of several platforms there: ``images`` are digests of manifests by architecture."""
+        """Put an image of several platforms there: ``images`` are tags or digests by architecture."""
         manifests = []
-        for architecture, digest in images.items():
-            status, data = self._request("GET", f"/v2/{repository}/manifests/{digest}", accept=MANIFEST)
-            assert status == 200, data
+        for architecture, image in images.items():
             platform = {"architecture": architecture, "os": "linux"}
-            manifests.append({**Blob(data, MANIFEST).descriptor(), "platform": platform})
+            manifests.append({**self.manifest(repository, image).descriptor(), "platform": platform})
         index = {"schemaVersion": 2, "mediaType": INDEX, "manifests": manifests}
         return self.push_manifest(repository, Blob(json.dumps(index).encode(), INDEX), tag)
+
+    def manifest(self, repository, image):
+        """What a tag or digest stands for."""
+        status, data = self._request(
+            "GET", f"/v2/{repository}/manifests/{image}", accept=f"{MANIFEST}, {INDEX}"
+        )
+        assert status == 200, data
+        return Blob(data, json.loads(data)["mediaType"])
 
     def push_manifest(self, repository, blob, tag):
         status, data = self._request(

@@ -95,7 +95,7 @@ class _Layer:
 
     def __init__(self):
         self._buffer = io.BytesIO()
-        self._tar = tarfile.open(fileobj=self._buffer, mode="w", format=tarfile.GNU_FORMAT)
+        self._tar = tarfile.TarFile(fileobj=self._buffer, mode="w", format=tarfile.GNU_FORMAT)
         self._folders = set()
 
     def close(self):
@@ -175,9 +175,9 @@ def _needed():
         name, extra = todo.pop()
         for text in importlib.metadata.requires(name) or ():
             wanted = Requirement(text)
-            if wanted.marker is None or wanted.marker.evaluate({"extra": extra}):
-                if wanted.name not in found:
-                    todo.append((wanted.name, ""))
+            applies = wanted.marker is None or wanted.marker.evaluate({"extra": extra})
+            if applies and wanted.name not in found:
+                todo.append((wanted.name, ""))
         found.add(name)
     return found - {"starburst-cloud"}
 
