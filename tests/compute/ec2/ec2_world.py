@@ -4,12 +4,14 @@ import asyncio
 
 import boto3
 import botocore.session
+import msgspec
 from botocore.loaders import create_loader
 
 from starburst.aws import clients
 from starburst.aws.deployment import Deployment
 from starburst.aws.names import CLUSTER
 from starburst.clock import SystemClock
+from starburst.compute.ec2_capacity import ensure_capacity
 from starburst.errors import CloudError
 
 REGION = "us-east-1"
@@ -171,3 +173,40 @@ class Account:
 
 def run(coroutine):
     return asyncio.run(coroutine)
+
+
+NAME = "starburst-c7g-xlarge-spot"
+TYPES = ("c7g.xlarge",)
+
+
+def ensure(aws, account, types=TYPES, *, spot=True, **more):
+    return run(ensure_capacity(aws, account.deployment, types, spot=spot, **more))
+
+
+def replaced(deployment, **changes):
+    return msgspec.structs.replace(deployment, **changes)
+
+
+def make_foreign(account, kind):
+    tags = [{"Key": "starburst:managed", "Value": "no"}]
+    if kind == "template":
+        account.ec2.create_launch_template(
+            LaunchTemplateName=NAME, LaunchTemplateData={"InstanceType": "t3.nano"}
+        )
+        return
+    template = "mine"
+    account.ec2.create_launch_template(
+        LaunchTemplateName=template, LaunchTemplateData={"InstanceType": "t3.nano"}
+    )
+    name = NAME if kind == "group" else "mine"
+    account.autoscaling.create_auto_scaling_group(
+        AutoScalingGroupName=name,
+        LaunchTemplate={"LaunchTemplateName": template},
+        MinSize=0,
+        MaxSize=1,
+        VPCZoneIdentifier=account.deployment.subnets[0],
+        Tags=tags,
+    )
+    if kind == "provider":
+        arn = account.group("mine")["AutoScalingGroupARN"]
+        account.ecs.create_capacity_provider(name=NAME, autoScalingGroupProvider={"autoScalingGroupArn": arn})
