@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import logging
 import sys
+from pathlib import Path
 
 import msgspec
 
+from starburst.testing.aws import environment
+from starburst.testing.aws.seaweed import Seaweed
 from starburst.testing.aws.world import SimOptions
 
 
@@ -16,12 +19,13 @@ def main() -> None:
     logging.getLogger("werkzeug").setLevel(logging.ERROR)
     options = msgspec.json.decode(sys.argv[1].encode(), type=SimOptions)
 
-    from starburst.testing.aws import environment
-
     environment.prepare(options)
-    from starburst.testing.aws import server
+    seaweed = Seaweed(Path(options.folder) / "s3")
+    seaweed.start()
 
-    server.run(options)
+    from starburst.testing.aws import server  # imports moto, which reads its environment and takes a second
+
+    server.run(options, seaweed)
 
 
 if __name__ == "__main__":

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import http
 import io
 import json
 import logging
 import re
+import socket
 import urllib.parse
 import uuid
 from collections.abc import Callable, Iterable
@@ -201,7 +203,9 @@ class Front:
         with self._world.lock:
             answer = self._answer(call)
         if call.lose_reply:
-            raise ConnectionResetError  # the server closes the connection without a word
+            with contextlib.suppress(OSError):
+                environ["werkzeug.socket"].shutdown(socket.SHUT_RDWR)
+            raise ConnectionResetError  # what is written after this goes nowhere
         start_response(f"{answer.status} {_phrase(answer.status)}", answer.headers)
         return [answer.body]
 

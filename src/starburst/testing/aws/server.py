@@ -13,7 +13,7 @@ from pathlib import Path
 
 from werkzeug.serving import ThreadedWSGIServer
 
-from starburst.testing.aws import ecs, lifecycle, limits, verbs
+from starburst.testing.aws import ec2, ecs, gate, lifecycle, limits, prices, quotas, verbs
 from starburst.testing.aws.control import Control
 from starburst.testing.aws.front import Front
 from starburst.testing.aws.scripts import Scripts
@@ -26,25 +26,30 @@ __all__ = ["run"]
 # Each part adds itself to the world: filters of the front, routes of the control server, hooks into moto.
 # Filters run in this order. Parts need nothing of each other while they are installed.
 _PARTS: tuple[Callable[[World], None], ...] = (
+    gate.install,
     limits.install,
     lifecycle.install,
     ecs.install,
+    ec2.install,
+    quotas.install,
+    prices.install,
     verbs.install,
 )
 
 _log = logging.getLogger(__name__)
 
 
-def run(options: SimOptions) -> None:
-    """Run one simulator; prints one line of JSON when it is ready."""
-    folder = Path(options.folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    seaweed = Seaweed(folder / "s3")
-    seaweed.start()
-    # The threads start children: those must end with us, whatever happens from here on.
+def run(options: SimOptions, seaweed: Seaweed) -> None:
+    """Run one simulator; prints one line of JSON when it is ready.
+
+    Args:
+        options: How the account behaves.
+        seaweed: Was started already, as it takes longest.
+    """
+    # Children must end with us, whatever happens from here on.
     with contextlib.ExitStack() as last:
         last.callback(seaweed.stop)
-        world = World(options, folder)
+        world = World(options, Path(options.folder))
         world.timers, world.scripts = Timers(), Scripts()
         world.front, world.control = Front(world), Control()
         last.callback(_end, world)
