@@ -86,8 +86,8 @@ def cluster_in(user_data: Any) -> tuple[str, bool]:
         script = base64.b64decode(str(user_data or "")).decode(errors="replace")
     except binascii.Error:
         script = ""
-    named = _CLUSTER.search(script)
-    return (named[1] if named else "default"), bool(_GPU_SUPPORT.search(script))
+    named = _CLUSTER.findall(script)  # of two, the agent takes the last one
+    return (named[-1] if named else "default"), bool(_GPU_SUPPORT.search(script))
 
 
 @dataclass(slots=True, kw_only=True, eq=False)

@@ -19,7 +19,7 @@ _RESERVED = ("aws", "ecs", "fargate")
 def install(fleet: Fleet) -> None:
     """Put ours in the place of moto's."""
     _install_providers(fleet)
-    _install_instances()
+    _install_instances(fleet)
 
 
 def _install_providers(fleet: Fleet) -> None:
@@ -73,7 +73,7 @@ def _install_providers(fleet: Fleet) -> None:
     )
 
 
-def _install_instances() -> None:
+def _install_instances(fleet: Fleet) -> None:
     from moto.ecs.models import EC2ContainerServiceBackend
 
     original = EC2ContainerServiceBackend.describe_container_instances
@@ -81,6 +81,9 @@ def _install_instances() -> None:
     def describe(backend: Any, cluster_str: str, ids: list[str]) -> Any:
         cluster = backend._get_cluster(cluster_str)  # noqa: SLF001 - moto has no public way
         backend.container_instances.setdefault(cluster.name, {})
+        for host in fleet.groups.hosts.values():
+            if host.record is not None and (host.region, host.cluster) == (backend.region_name, cluster.name):
+                host.update_record()
         return original(backend, cluster_str, ids)
 
     replace(EC2ContainerServiceBackend, describe_container_instances=describe)

@@ -14,7 +14,7 @@ from datetime import UTC, datetime
 from functools import cache
 from typing import Any
 
-from starburst.testing.aws.front import Call, Operation, Refusal
+from starburst.testing.aws.front import Answer, Call, Operation, Refusal
 from starburst.testing.aws.world import SimOptions, World
 
 __all__ = ["QUOTAS", "Quota", "ec2_quota", "install"]
@@ -100,7 +100,18 @@ def install(world: World) -> None:
     for quota in QUOTAS:
         world.quotas.setdefault((quota.service, quota.code), _value(quota, world.options))
     for name, operation in _Service(world).operations().items():
-        world.front.operations[f"servicequotas:{name}"] = operation
+        world.front.operations[f"servicequotas:{name}"] = _or_moto(world, operation)
+
+
+def _or_moto(world: World, operation: Operation) -> Operation:
+    """Quotas of VPCs are moto's."""
+
+    def answer(call: Call) -> Answer | dict[str, Any]:
+        if call.parameters.get("ServiceCode") == "vpc":
+            return world.front.ask_moto(call.environ)
+        return operation(call)
+
+    return answer
 
 
 class _Service:
