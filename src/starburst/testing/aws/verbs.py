@@ -23,7 +23,8 @@ def install(world: World) -> None:
     def verb(name: str, action: Callable[[dict[str, Any]], Any]) -> None:
         def answer(request: Request) -> Reply:
             with world.lock:
-                return Reply(action(request.json()) or {})
+                result = action(request.json())
+                return Reply({} if result is None else result)
 
         world.control.route(f"/verbs/{name}", answer)
 
