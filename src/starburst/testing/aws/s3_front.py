@@ -13,11 +13,12 @@ from __future__ import annotations
 
 import asyncio
 import re
+import resource
 import sys
 import threading
 import urllib.parse
 import xml.sax.saxutils
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Awaitable
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -26,6 +27,7 @@ from pathlib import Path
 import msgspec
 
 from starburst.testing.aws.iam import Access, Decision
+from starburst.testing.aws.s3_errors import error
 from starburst.testing.aws.s3_facts import Bucket, Caller, Changes, Facts
 from starburst.testing.aws.s3_http import Client, Cut, Forward, Request, Serve, Verdict
 from starburst.testing.aws.s3_request import Asked, read_request
@@ -37,31 +39,6 @@ __all__ = ["COUNTS", "KINDS", "Configuration", "S3Front"]
 COUNTS = "/_counts"
 """Where the front tells how many requests it has passed on; no bucket can have this name."""
 
-_ERRORS = {
-    "AccessDenied": (403, "Access Denied"),
-    "AuthorizationQueryParametersError": (400, "The authorization is malformed"),
-    "BucketNotEmpty": (409, "The bucket you tried to delete is not empty"),
-    "ConditionalRequestConflict": (
-        409,
-        "The conditional request cannot succeed due to a conflicting operation",
-    ),
-    "ExpiredToken": (400, "The provided token has expired."),
-    "InternalError": (500, "We encountered an internal error. Please try again."),
-    "InvalidAccessKeyId": (403, "The AWS Access Key Id you provided does not exist in our records."),
-    "InvalidToken": (400, "The provided token is malformed or otherwise invalid."),
-    "MethodNotAllowed": (405, "The specified method is not allowed against this resource."),
-    "NoSuchBucket": (404, "The specified bucket does not exist"),
-    "NotImplemented": (501, "A header you provided implies functionality that is not implemented"),
-    "PermanentRedirect": (
-        301,
-        "The bucket you are attempting to access must be addressed using the specified endpoint.",
-    ),
-    "SignatureDoesNotMatch": (
-        403,
-        "The request signature we calculated does not match the signature you provided.",
-    ),
-    "SlowDown": (503, "Please reduce your request rate."),
-}
 _SCRIPTED = {
     "denied": "AccessDenied",
     "expired": "ExpiredToken",
@@ -71,6 +48,8 @@ _SCRIPTED = {
 }
 KINDS = (*_SCRIPTED, "lost-request", "lost-reply", "hide-missing")
 """Of failures on request."""
+_CONDITIONS = frozenset({"if-match", "if-none-match"})
+_READS = {"GET", "HEAD"}
 _AWS_CHUNKED = re.compile(r"\s*aws-chunked\s*,?\s*")
 _SIGNED_CHUNKS = "STREAMING-AWS4-"
 _KEY = re.compile(rb"<Key>(.*?)</Key>", re.DOTALL)
@@ -106,6 +85,7 @@ class S3Front:
         self._facts = facts
         self._upstream = upstream
         self._counts: Counter[str] = Counter()
+        self._waiting: dict[str, deque[asyncio.Future[None]]] = {}
 
     def judge(self, request: Request) -> Verdict | Awaitable[Verdict]:
         """What becomes of a request; at once if nothing has to be asked."""
@@ -114,28 +94,63 @@ class S3Front:
         asked = read_request(request.method, request.target, request.headers, partition=self._partition)
         signature = read_signature(request.headers, asked.query)
         if signature is None:
-            return _error("AccessDenied", asked)
+            return error("AccessDenied", asked)
         if asked.operation and not asked.is_configuration:
             self._counts[asked.operation] += 1  # the control plane counts the others
         known = self._facts.known(signature.access_key, asked.bucket)
         if known is None or self._facts.scripted:
             return self._judge_later(request, asked, signature)
-        return self._judge(request, asked, signature, *known) or self._pass(request, asked, *known)
+        refusal = self._judge(request, asked, signature, *known)
+        return refusal or self._in_turn(request, asked, self._pass(request, asked, *known))
 
     async def _judge_later(self, request: Request, asked: Asked, signature: Signature) -> Verdict:
         caller, bucket = await self._facts.find(signature.access_key, asked.bucket)
         self._upstream.address = self._facts.store
         if caller is None:
-            return _error("InvalidAccessKeyId", asked)
+            return error("InvalidAccessKeyId", asked)
         refusal = self._judge(request, asked, signature, caller, bucket)
         if refusal is not None:
             return refusal if isinstance(refusal, Reply) else await refusal
         verdict = self._pass(request, asked, caller, bucket)
-        if not self._facts.scripted:
+        if self._facts.scripted:
+            where = {"caller": caller.name, "bucket": asked.bucket, "key": asked.key}
+            said = await self._facts.tell("script", {"operation": asked.operation, **where})
+            verdict = _scripted(said["kind"], asked, verdict)
+        found = self._in_turn(request, asked, verdict)
+        return found if isinstance(found, Reply | Forward | Serve | Cut) else await found
+
+    def _in_turn(self, request: Request, asked: Asked, verdict: Verdict) -> Verdict | Awaitable[Verdict]:
+        """Conditional writes of one object go to the store one after the other.
+
+        It decides them rightly by itself, but lets those that meet each other wait for whole seconds.
+        """
+        if (
+            not isinstance(verdict, Forward)
+            or _CONDITIONS.isdisjoint(request.headers)
+            or request.method == "GET"
+        ):
             return verdict
-        where = {"caller": caller.name, "bucket": asked.bucket, "key": asked.key}
-        said = await self._facts.tell("script", {"operation": asked.operation, **where})
-        return _scripted(said["kind"], asked, verdict)
+        place = f"{asked.bucket}/{asked.key}"
+        waiting = self._waiting.get(place)
+        verdict = replace(verdict, done=lambda: self._next_turn(place))
+        if waiting is None:
+            self._waiting[place] = deque()
+            return verdict
+        turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        waiting.append(turn)
+
+        async def wait() -> Verdict:
+            await turn
+            return verdict
+
+        return wait()
+
+    def _next_turn(self, place: str) -> None:
+        waiting = self._waiting[place]
+        if waiting:
+            waiting.popleft().set_result(None)
+        else:
+            del self._waiting[place]
 
     def _judge(
         self, request: Request, asked: Asked, signature: Signature, caller: Caller, bucket: Bucket | None
@@ -156,7 +171,7 @@ class S3Front:
         self, request: Request, asked: Asked, signature: Signature, caller: Caller
     ) -> Reply | None:
         if signature.token != caller.token:
-            return _error("InvalidToken", asked)
+            return error("InvalidToken", asked)
         presigned = signature.expires_s is not None
         good = signature.matches(
             caller.secret,
@@ -169,27 +184,27 @@ class S3Front:
             else request.headers.get("x-amz-content-sha256", ""),
         )
         if not good:
-            return _error("SignatureDoesNotMatch", asked)
+            return error("SignatureDoesNotMatch", asked)
         if signature.expired(datetime.now(UTC)):
-            return _error("AccessDenied", asked, "Request has expired")
+            return error("AccessDenied", asked, "Request has expired")
         if request.headers.get("x-amz-content-sha256", "").startswith(_SIGNED_CHUNKS):
-            return _error("NotImplemented", asked)
+            return error("NotImplemented", asked)
         return None
 
     def _why_not_such(
         self, request: Request, asked: Asked, bucket: Bucket | None, region: str
     ) -> Reply | None:
         if not asked.operation:
-            return _error("MethodNotAllowed", asked)
+            return error("MethodNotAllowed", asked)
         if not asked.bucket or asked.operation == "CreateBucket":
             return None
         if bucket is None:
-            return _error("NoSuchBucket", asked)
+            return error("NoSuchBucket", asked)
         expected = request.headers.get("x-amz-expected-bucket-owner", bucket.account)
         if bucket.account != self._account or expected != bucket.account:
-            return _error("AccessDenied", asked)
+            return error("AccessDenied", asked)
         if bucket.region != region and asked.operation != "GetBucketLocation":
-            said = _error("PermanentRedirect", asked)
+            said = error("PermanentRedirect", asked)
             return replace(said, headers=(*said.headers, ("x-amz-bucket-region", bucket.region)))
         return None
 
@@ -209,7 +224,7 @@ class S3Front:
             f"User: {caller.arn} is not authorized to perform: {access.action} "
             f'on resource: "{access.resource}" {because}'
         )
-        return _error("AccessDenied", asked, message)
+        return error("AccessDenied", asked, message)
 
     def _pass(self, request: Request, asked: Asked, caller: Caller, bucket: Bucket | None) -> Verdict:
         """Let it be answered, by whoever can."""
@@ -226,7 +241,7 @@ class S3Front:
                 "s3:ListBucket", f"arn:{self._partition}:s3:::{asked.bucket}", {"s3:prefix": asked.key}
             )
             if self._decide(caller, bucket, listing) is not Decision.ALLOWED:
-                return replace(forward, instead_of_missing=_error("AccessDenied", asked))
+                return replace(forward, instead_of_missing=error("AccessDenied", asked))
         return forward
 
     def _forward(self, request: Request, asked: Asked) -> Forward:
@@ -250,7 +265,7 @@ class S3Front:
         if asked.operation == "DeleteBucket":
             head = f"GET /{asked.bucket}?list-type=2&max-keys=1 HTTP/1.1\r\nHost: store\r\n\r\n"
             if b"<Contents>" in (await ask(store, head.encode())).body:
-                return _error("BucketNotEmpty", asked)
+                return error("BucketNotEmpty", asked)
         reply = await ask(self._facts.configuration, request.head(intact=True), body)
         if reply.status < 300:
             if asked.operation in {"CreateBucket", "DeleteBucket"}:
@@ -298,13 +313,13 @@ class S3Front:
 def _scripted(kind: str, asked: Asked, verdict: Verdict) -> Verdict:
     """What a failure on request makes of a request that would go well."""
     if kind in _SCRIPTED:
-        return _error(_SCRIPTED[kind], asked)
+        return error(_SCRIPTED[kind], asked)
     if kind == "lost-request":
         return Cut()
     if kind == "lost-reply":
         return _without_reply(verdict)
     if kind == "hide-missing" and isinstance(verdict, Forward):
-        return replace(verdict, instead_of_missing=_error("AccessDenied", asked))
+        return replace(verdict, instead_of_missing=error("AccessDenied", asked))
     return verdict
 
 
@@ -318,18 +333,6 @@ def _without_reply(verdict: Verdict) -> Verdict:
 
         return Serve(silent)
     return Cut()
-
-
-def _error(code: str, asked: Asked, message: str = "") -> Reply:
-    status, text = _ERRORS[code]
-    escape = xml.sax.saxutils.escape
-    resource = escape(f"/{asked.bucket}/{asked.key}" if asked.key else f"/{asked.bucket}")
-    body = (
-        f'<?xml version="1.0" encoding="UTF-8"?>\n<Error><Code>{code}</Code>'
-        f"<Message>{escape(message or text)}</Message><Resource>{resource}</Resource>"
-        f"<RequestId>SIMULATED0000000</RequestId><BucketName>{escape(asked.bucket)}</BucketName></Error>"
-    )
-    return Reply(status, body.encode(), (("Content-Type", "application/xml"),))
 
 
 async def _serve(configuration: Configuration) -> None:
@@ -352,6 +355,8 @@ async def _serve(configuration: Configuration) -> None:
 
 def main() -> None:
     """Serve until standard input is closed."""
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))  # hundreds of workers, two connections each
     asyncio.run(_serve(msgspec.json.decode(sys.argv[1], type=Configuration)))
 
 

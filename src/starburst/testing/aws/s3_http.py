@@ -66,11 +66,13 @@ class Forward:
         head: Of the request to it.
         instead_of_missing: Answered in place of its 404.
         lose_reply: Let it do it, then cut the connection.
+        done: Called once, when it is through or given up.
     """
 
     head: bytes
     instead_of_missing: Reply | None = None
     lose_reply: bool = False
+    done: Callable[[], None] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,6 +117,9 @@ class Client(asyncio.Protocol):
     def connection_lost(self, _error: Exception | None) -> None:
         """Part of asyncio's protocol. What was received whole is still done, as the real service does."""
         backend, self._backend = self._backend, None
+        forward, self._forward = self._forward, None
+        if forward is not None and forward.done is not None:
+            forward.done()
         if backend is not None:
             backend.client = None
             if self._body_left:
@@ -181,6 +186,8 @@ class Client(asyncio.Protocol):
             found = Reply(500)
         if not self.transport.is_closing():
             self._follow(found)
+        elif isinstance(found, Forward) and found.done is not None:
+            found.done()
 
     def _follow(self, verdict: Verdict) -> None:
         request = self._request
@@ -311,6 +318,8 @@ class Client(asyncio.Protocol):
         """The store's answer is through."""
         self._backend = None
         forward, self._forward = self._forward, None
+        if forward is not None and forward.done is not None:
+            forward.done()
         if self.transport.is_closing():
             return
         if not relayed and forward is not None and forward.instead_of_missing:
