@@ -65,6 +65,18 @@ def seaweed(tmp_path_factory):
         server.stop()
 
 
+@pytest.fixture(scope="session")
+def cloud(tmp_path_factory):
+    """A simulated AWS account that is set up, one for the whole run; it is started when a test first asks for it."""
+    from cloud import Cloud
+
+    account = Cloud(tmp_path_factory.mktemp("cloud"))
+    try:
+        yield account.start()
+    finally:
+        account.aws.stop()
+
+
 @pytest.fixture
 def s3_url(seaweed, data_dir, monkeypatch):
     """The address of an empty place in the S3 server; the environment lets other processes open it too."""

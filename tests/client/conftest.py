@@ -1,6 +1,8 @@
 """Places for clients: a store and a data folder, warm for a whole module or fresh for one test."""
 
+import asyncio
 import contextlib
+import os
 import subprocess
 import sys
 from dataclasses import dataclass, field
@@ -11,8 +13,9 @@ import pytest
 
 from helpers import eventually
 from starburst.client import pool as pools
+from starburst.store import open_store
 
-_TWO = ("folder", "s3")
+CLOUD = {"fargate": "FARGATE", "ec2": "EC2"}
 
 
 @dataclass
@@ -49,6 +52,36 @@ class Place:
         """Worker and supervisor processes of this place that are alive."""
         return processes_of(self.data_dir)
 
+    def end(self):
+        """Kill what is there; those that one of them has just started are found the next time."""
+        left = self.processes()
+        for process in left:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.kill()
+        psutil.wait_procs(left, timeout=10)
+        return left
+
+
+class CloudPlace(Place):
+    """A place whose workers are tasks of a simulated account."""
+
+    cloud = None
+
+    def processes(self):
+        """The first process of each task, and of those that this test started itself."""
+        tasks = [task.pid for task in self.cloud.alive() if task.pid]
+        return [
+            *processes_of(self.data_dir),
+            *(psutil.Process(pid) for pid in tasks if psutil.pid_exists(pid)),
+        ]
+
+    def end(self):
+        """Kill all tasks; those that one of them has just started are found the next time."""
+        left = super().end()
+        tasks = self.cloud.alive()
+        self.cloud.clean()
+        return [*left, *tasks]
+
 
 def processes_of(folder):
     found = []
@@ -70,26 +103,44 @@ def nothing_left():
 @pytest.fixture(scope="module")
 def _warm_dirs(tmp_path_factory):
     """Folders that a module's tests share; when it ends all pools are closed and nobody may be left."""
-    dirs = {kind: tmp_path_factory.mktemp(f"warm-{kind}") for kind in _TWO}
-    yield dirs
-    pools.close_all()
+    dirs = {kind: tmp_path_factory.mktemp(f"warm-{kind}") for kind in ("folder", "s3", *CLOUD)}
+    used = []
+    yield dirs, used
+    with pytest.MonkeyPatch.context() as patch:
+        for cloud in used:
+            cloud.use(patch)
+        pools.close_all()
     for folder in dirs.values():
         eventually(lambda f=folder: not processes_of(f), what=f"the end of all processes of {folder}")
+    for cloud in used:
+        eventually(lambda c=cloud: not c.alive(), what="the end of all tasks")
 
 
-def _set_place(monkeypatch, kind, url, data_dir):
+def _set_place(monkeypatch, kind, url, data_dir, cloud=None):
     monkeypatch.setenv("STARBURST_DATA_DIR", str(data_dir))
-    monkeypatch.setenv("STARBURST_STORE", url)
     monkeypatch.setenv("STARBURST_WORKERS", "2")
     monkeypatch.setenv("STARBURST_IDLE_TIMEOUT", "30")
-    return Place(kind, url, data_dir)
+    if cloud is None:
+        monkeypatch.setenv("STARBURST_STORE", url)
+        return Place(kind, url, data_dir)
+    cloud.use(monkeypatch, CLOUD[kind])
+    monkeypatch.setenv("STARBURST_CPU", "1")
+    monkeypatch.setenv("STARBURST_MEMORY", "2GB")
+    place = CloudPlace(kind, url, data_dir)
+    place.cloud = cloud
+    return place
 
 
 @pytest.fixture
 def warm(request, _warm_dirs, monkeypatch, data_dir):
     """A place whose two workers stay warm from test to test of a module: on a folder store, or on S3 if asked."""
-    kind = getattr(request, "param", "folder")
-    folder = _warm_dirs[kind]
+    kind = getattr(request, "param", os.environ.get("PLACE", "folder"))
+    dirs, used = _warm_dirs
+    folder = dirs[kind]
+    if kind in CLOUD:
+        cloud = request.getfixturevalue("cloud")
+        used[:] = [cloud]
+        return _set_place(monkeypatch, kind, cloud.url, folder, cloud)
     url = (folder / "store").as_uri()
     if kind == "s3":
         for name, value in request.getfixturevalue("seaweed").environment().items():
@@ -101,13 +152,18 @@ def warm(request, _warm_dirs, monkeypatch, data_dir):
 @pytest.fixture
 def fresh(request, monkeypatch, data_dir):
     """A place of this test's own, on a folder store, or on S3 if asked; all its processes are ended with it."""
-    kind = getattr(request, "param", "folder")
-    url = request.getfixturevalue(f"{kind}_url")
-    place = _set_place(monkeypatch, kind, url, data_dir)
+    kind = getattr(request, "param", os.environ.get("PLACE", "folder"))
+    if kind in CLOUD:
+        cloud = request.getfixturevalue("cloud")
+        place = _set_place(monkeypatch, kind, cloud.url, data_dir, cloud)
+    else:
+        place = _set_place(monkeypatch, kind, request.getfixturevalue(f"{kind}_url"), data_dir)
     monkeypatch.setenv("STARBURST_IDLE_TIMEOUT", "5")
     monkeypatch.setenv("STARBURST_LEASE", "2")
     yield place
     _end_all(place)
+    if kind in CLOUD:
+        empty(place.url)
 
 
 def _end_all(place):
@@ -117,17 +173,17 @@ def _end_all(place):
         process.communicate()
     pools.close_all()
     # What is left belongs to detached sessions and to scripts that were killed: found by this test's own folder.
-    eventually(lambda: not _kill_all(place), what=f"the end of all processes of {place.data_dir}")
+    eventually(lambda: not place.end(), what=f"the end of all processes of {place.data_dir}")
 
 
-def _kill_all(place):
-    """Kill what is there; those that one of them has just started are found the next time."""
-    left = place.processes()
-    for process in left:
-        with contextlib.suppress(psutil.NoSuchProcess):
-            process.kill()
-    psutil.wait_procs(left, timeout=10)
-    return left
+def empty(url):
+    """Remove all sessions from a store."""
+
+    async def remove():
+        store = open_store(url)
+        await store.delete([info.key for info in await store.list("sessions/")])
+
+    asyncio.run(remove())
 
 
 @pytest.fixture

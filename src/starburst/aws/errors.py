@@ -70,6 +70,10 @@ _KINDS: dict[type[CloudError], tuple[str, ...]] = {
         "504",
         "UpdateInProgressException",
         "ResourceInUseException",
+        "ResourceContention",
+        "ResourceContentionFault",
+        "ResourceInUse",
+        "ScalingActivityInProgress",
     ),
     NotSetUp: ("ClusterNotFoundException", "RepositoryNotFoundException", "NoSuchBucket"),
 }

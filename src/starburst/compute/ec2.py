@@ -136,16 +136,14 @@ class Ec2Provider(EcsProvider):
             name = str(tasks.tasks[arn].get("capacityProviderName") or "")
             by_provider[name] = by_provider.get(name, 0) + 1
         for name in self._providers():
-            hosts = math.ceil(by_provider.get(name, 0) / max(1, self.place.per_host))
-            if hosts:
-                await keep_warm(
-                    self.aws,
-                    name,
-                    session_id,
-                    hosts=hosts,
-                    until=self._clock.time() + timeout_s,
-                    clock=self._clock,
-                )
+            await keep_warm(
+                self.aws,
+                name,
+                session_id,
+                hosts=math.ceil(by_provider.get(name, 0) / max(1, self.place.per_host)),
+                until=self._clock.time() + timeout_s,
+                clock=self._clock,
+            )
 
     async def _after_stop(self, session_id: str) -> None:
         """The session needs no hosts any more; those that it kept warm stay for the next one until their time."""

@@ -56,7 +56,6 @@ class EcsProvider:
         self._place: EcsPlace | None = None
         self._aws: Aws | None = None
         self._sessions: dict[str, SessionTasks] = {}
-        self._definitions: dict[str, str] = {}
 
     @property
     def place(self) -> EcsPlace:
@@ -85,7 +84,9 @@ class EcsProvider:
         """
         target = await target_of(options)
         self._aws = target.aws
-        self._place = await self._placed(target, options)
+        place = await self._placed(target, options)
+        definition = await ensure_definition(target.aws, worker_definition(place))
+        self._place = msgspec.structs.replace(place, definition=definition)
         return Place(store=f"s3://{target.deployment.bucket}", deployment=msgspec.to_builtins(self._place))
 
     def attach(self, deployment: Mapping[str, Any]) -> None:
@@ -105,7 +106,6 @@ class EcsProvider:
         if not spec.workers:
             return Launched(workers=())
         await self._before_launch(spec)
-        definition = await self._definition(worker_definition(self.place))
         found: list[ProviderStatus] = []
         for first, count, capacity in self._parts(spec):
             command = [
@@ -119,7 +119,7 @@ class EcsProvider:
             ]
             run = Run(
                 session_id=spec.session_id,
-                definition=definition,
+                definition=self.place.definition,
                 count=count,
                 command=command,
                 capacity=capacity,
@@ -146,7 +146,7 @@ class EcsProvider:
         Raises:
             ProviderError: There is no room for it, or AWS refused.
         """
-        definition = await self._definition(supervisor_definition(self.place))
+        definition = await ensure_definition(self.aws, supervisor_definition(self.place))
         run = Run(
             session_id=session_id,
             definition=definition,
@@ -263,12 +263,6 @@ class EcsProvider:
                 self.aws, self.place, session_id, self._clock, every_s=self._look_every_s
             )
         return found
-
-    async def _definition(self, body: dict[str, Any]) -> str:
-        family = str(body["family"])
-        if family not in self._definitions:
-            self._definitions[family] = await ensure_definition(self.aws, body)
-        return self._definitions[family]
 
     @staticmethod
     def _is_meant(tasks: SessionTasks, arn: str, workers: Sequence[str] | None) -> bool:

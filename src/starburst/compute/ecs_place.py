@@ -39,6 +39,7 @@ class EcsPlace(msgspec.Struct, frozen=True, kw_only=True):
         on_demand_provider: Capacity provider for on-demand; empty if none is used.
         instance_types: Of EC2 hosts, in the order of preference.
         per_host: Workers that the smallest host holds.
+        definition: ARN of the workers' task definition; a supervisor may use it and register none.
         warm_pool_timeout_s: How long EC2 hosts stay after their last task.
         zones: The zone of each subnet, in the same order.
         owner: Whose session it is, for tags.
@@ -66,6 +67,7 @@ class EcsPlace(msgspec.Struct, frozen=True, kw_only=True):
     on_demand_provider: str = "FARGATE"
     instance_types: tuple[str, ...] = ()
     per_host: int = 1
+    definition: str = ""
     warm_pool_timeout_s: float = 0.0
     zones: tuple[str, ...] = ()
     owner: str = ""
