@@ -43,8 +43,8 @@ class Seaweed:
     def __init__(self, folder: Path) -> None:
         self.endpoint = ""
         self._folder = folder
-        self._process: subprocess.Popen[bytes] | None = None
-        self._s3_port = self._filer_port = 0
+        self._processes: list[subprocess.Popen[bytes]] = []
+        self._master_port = self._volume_port = self._filer_port = self._s3_port = 0
 
     def start(self) -> None:
         """Start it without waiting; :meth:`wait` does."""
@@ -56,18 +56,17 @@ class Seaweed:
             {"name": "anonymous", "actions": _ALL},
         ]
         config.write_text(json.dumps({"identities": identities}))
-        master, volume, self._filer_port, self._s3_port = _free_ports(4)
-        command = [
-            _weed(),
+        ports = _free_ports(4)
+        self._master_port, self._volume_port, self._filer_port, self._s3_port = ports
+        self._run(
             "server",
             f"-dir={self._folder / 'data'}",
             "-ip=127.0.0.1",
             "-ip.bind=127.0.0.1",
-            f"-master.port={master}",
+            f"-master.port={self._master_port}",
             "-master.volumeSizeLimitMB=512",
             "-master.telemetry=false",
-            f"-volume.port={volume}",
-            "-volume.max=200",
+            "-volume=false",
             "-filer",
             f"-filer.port={self._filer_port}",
             f"-filer.localSocket={self._folder / 'filer.sock'}",
@@ -78,15 +77,7 @@ class Seaweed:
             f"-s3.config={config}",
             f"-s3.localSocket={self._folder / 's3.sock'}",
             "-s3.autoCreateBucket=false",
-        ]
-        with (self._folder / "weed.log").open("ab") as log:
-            self._process = subprocess.Popen(
-                ["sh", "-c", _GUARD, "seaweed", *command],
-                stdin=subprocess.PIPE,
-                stdout=log,
-                stderr=log,
-                start_new_session=True,
-            )
+        )
         self.endpoint = f"http://127.0.0.1:{self._s3_port}"
 
     def wait(self) -> None:
@@ -97,11 +88,12 @@ class Seaweed:
         """
         for _ in range(3):
             deadline = time.monotonic() + _READY_S
-            while self._process is not None and self._process.poll() is None:
-                if self._ready():
+            while time.monotonic() < deadline and all(each.poll() is None for each in self._processes):
+                if len(self._processes) == 1 and self._leads():
+                    # One that asks before the master is ready would ask again only after five seconds.
+                    self._run_volume()
+                if len(self._processes) > 1 and self._ready():
                     return
-                if time.monotonic() >= deadline:
-                    break
                 time.sleep(0.05)
             self.stop()
             shutil.rmtree(self._folder / "data", ignore_errors=True)
@@ -112,33 +104,62 @@ class Seaweed:
 
     def stop(self) -> None:
         """End it at once; what it keeps is of no use to anybody afterwards."""
-        if self._process is not None:
-            assert self._process.stdin is not None
-            self._process.stdin.close()
-            self._process.wait()
-            self._process = None
+        for process in self._processes:
+            assert process.stdin is not None
+            process.stdin.close()
+        for process in self._processes:
+            process.wait()
+        self._processes.clear()
+
+    def _run(self, *arguments: str) -> None:
+        with (self._folder / "weed.log").open("ab") as log:
+            process = subprocess.Popen(
+                ["sh", "-c", _GUARD, "seaweed", _weed(), *arguments],
+                stdin=subprocess.PIPE,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+            )
+        self._processes.append(process)
+
+    def _run_volume(self) -> None:
+        self._run(
+            "volume",
+            f"-dir={self._folder / 'data'}",
+            "-ip=127.0.0.1",
+            "-ip.bind=127.0.0.1",
+            f"-port={self._volume_port}",
+            "-max=200",
+            f"-master=127.0.0.1:{self._master_port}",
+        )
+
+    def _leads(self) -> bool:
+        try:
+            status, body = _ask(self._master_port, "GET", "/cluster/status")
+        except (OSError, http.client.HTTPException):
+            return False
+        return status == 200 and bool(json.loads(body).get("IsLeader"))
 
     def _ready(self) -> bool:
         # A file written through the filer has been through master and volume server, too.
         name = "/starburst-ready"
         try:
             return (
-                _ask(self._filer_port, "PUT", name, b"x") == 201
-                and _ask(self._filer_port, "DELETE", name) < 300
-                and _ask(self._s3_port, "GET", "/status") == 200
+                _ask(self._filer_port, "PUT", name, b"x")[0] == 201
+                and _ask(self._filer_port, "DELETE", name)[0] < 300
+                and _ask(self._s3_port, "GET", "/status")[0] == 200
             )
         except (OSError, http.client.HTTPException):
             return False
 
 
-def _ask(port: int, method: str, path: str, body: bytes | None = None) -> int:
+def _ask(port: int, method: str, path: str, body: bytes | None = None) -> tuple[int, bytes]:
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=5)
     try:
         headers: dict[str, Any] = {"Content-Type": "application/octet-stream"} if body else {}
         connection.request(method, path, body, headers)
         response = connection.getresponse()
-        response.read()
-        return response.status
+        return response.status, response.read()
     finally:
         connection.close()
 
