@@ -27,26 +27,34 @@ class Containers(Cloud):
         super().__init__(folder, runtime="podman", podman=podman, registry=registry.address)
         self.registry = registry
 
+    @property
+    def repository(self):
+        """The repository's name in ECR."""
+        options = self.aws.options
+        return f"{options.account}.dkr.ecr.{options.region}.amazonaws.com/{REPOSITORY}"
+
+    def client(self, service):
+        """A client of the control plane."""
+        given = self.aws.environment
+        return boto3.client(
+            service,
+            endpoint_url=given["AWS_ENDPOINT_URL"],
+            region_name=given["AWS_REGION"],
+            aws_access_key_id=given["AWS_ACCESS_KEY_ID"],
+            aws_secret_access_key=given["AWS_SECRET_ACCESS_KEY"],
+        )
+
     def tell_ecr(self, tag):
         """What is in the registry under this tag is in the account's repository, too; returns its name there."""
         manifest = self.registry.manifest(REPOSITORY, tag)
-        options = self.aws.options
-        client = boto3.client(
-            "ecr",
-            endpoint_url=self.aws.environment["AWS_ENDPOINT_URL"],
-            region_name=options.region,
-            aws_access_key_id=self.aws.environment["AWS_ACCESS_KEY_ID"],
-            aws_secret_access_key=self.aws.environment["AWS_SECRET_ACCESS_KEY"],
-        )
-        client.put_image(
+        self.client("ecr").put_image(
             repositoryName=REPOSITORY,
             imageManifest=manifest.data.decode(),
             imageManifestMediaType=manifest.media_type,
             imageDigest=manifest.digest,
             imageTag=tag,
         )
-        client.close()
-        return f"{options.account}.dkr.ecr.{options.region}.amazonaws.com/{REPOSITORY}:{tag}"
+        return f"{self.repository}:{tag}"
 
 
 @pytest.fixture(scope="session")
