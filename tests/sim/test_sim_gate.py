@@ -329,6 +329,54 @@ def test_other_services(aws):
     assert code_of(mine["iam"].put_role_policy, RoleName=role.name, **rights) == "AccessDenied"
 
 
+def test_scaling_groups_by_name_and_by_tag(aws):
+    ours = {"StringEquals": {"aws:ResourceTag/ours": "true"}}
+    groups = arn("autoscaling", "autoScalingGroup:*:autoScalingGroupName/gate-*")
+    change = ["autoscaling:UpdateAutoScalingGroup", "autoscaling:DeleteAutoScalingGroup"]
+    role = Role(
+        aws,
+        allow("autoscaling:CreateAutoScalingGroup", groups),
+        allow(change, groups, **ours),
+        allow("autoscaling:Describe*"),
+    )
+    mine = role.client("autoscaling")
+    ec2 = client(aws, "ec2")
+    template = {"LaunchTemplateName": f"gate-{next(_serial)}"}
+    ec2.create_launch_template(
+        **template, LaunchTemplateData={"ImageId": "ami-12345678", "InstanceType": "c7g.large"}
+    )
+    size = {"MinSize": 0, "MaxSize": 0, "VPCZoneIdentifier": ec2.describe_subnets()["Subnets"][0]["SubnetId"]}
+
+    def create(name, flag):
+        tag = {"Key": "ours", "Value": flag, "ResourceId": name, "ResourceType": "auto-scaling-group"}
+        mine.create_auto_scaling_group(
+            AutoScalingGroupName=name,
+            LaunchTemplate=template,
+            Tags=[{**tag, "PropagateAtLaunch": False}],
+            **size,
+        )
+
+    with pytest.raises(ClientError, match="ec2:RunInstances"):
+        create("gate-mine", "true")
+    role.iam.put_role_policy(
+        RoleName=role.name, PolicyName="run", PolicyDocument=document(allow("ec2:RunInstances"))
+    )
+    create("gate-mine", "true")
+    create("gate-other", "false")
+    with pytest.raises(ClientError, match="autoScalingGroupName/foreign"):
+        create("foreign", "true")
+    assert (
+        len(mine.describe_auto_scaling_groups(AutoScalingGroupNames=["gate-mine"])["AutoScalingGroups"]) == 1
+    )
+    assert (
+        code_of(mine.update_auto_scaling_group, AutoScalingGroupName="gate-other", MaxSize=1)
+        == "AccessDenied"
+    )
+    mine.update_auto_scaling_group(AutoScalingGroupName="gate-mine", MaxSize=1)
+    for name in ("gate-mine", "gate-other"):
+        client(aws, "autoscaling").delete_auto_scaling_group(AutoScalingGroupName=name, ForceDelete=True)
+
+
 def test_tasks_get_the_keys_of_their_role(aws, tasks):
     bucket = f"gate-{next(_serial)}"
     client(aws, "s3").create_bucket(Bucket=bucket)

@@ -122,7 +122,7 @@ def _autoscaling(call: Call, place: Place) -> Iterator[Need]:
     names = [given[name] for name in ("AutoScalingGroupName", "Tags.member.1.ResourceId") if name in given]
     for name in names[:1]:
         group = autoscaling_backends[call.account][call.region].autoscaling_groups.get(name)
-        tags = {f"aws:ResourceTag/{tag['key']}": tag["value"] for tag in (group.tags if group else [])}
+        tags = {f"aws:ResourceTag/{tag['Key']}": tag["Value"] for tag in (group.tags if group else [])}
         yield Need(place.arn("autoscaling", f"autoScalingGroup:*:autoScalingGroupName/{name}"), context=tags)
         if call.operation == "CreateAutoScalingGroup" and any("LaunchTemplate" in each for each in given):
             # Who makes a group from a template must be allowed what the template does.
