@@ -5,6 +5,8 @@ import itertools
 import json
 
 import boto3
+import pytest
+from botocore.exceptions import ClientError
 
 from helpers import eventually
 
@@ -206,3 +208,18 @@ class Capacity:
 
 def document(statement):
     return json.dumps({"Version": "2012-10-17", "Statement": [statement]})
+
+
+def refused(call, **given):
+    """Code and message of the refusal of a call."""
+    with pytest.raises(ClientError) as error:
+        call(**given)
+    return error.value.response["Error"]["Code"], error.value.response["Error"]["Message"]
+
+
+@pytest.fixture
+def capacity(aws):
+    """Not made yet: the test says what it shall be."""
+    made = Capacity(aws)
+    yield made
+    made.clean()

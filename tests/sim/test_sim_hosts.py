@@ -6,26 +6,12 @@ import urllib.error
 import urllib.request
 
 import pytest
-from botocore.exceptions import ClientError
-from ec2_capacity import GPU_IMAGE, X86_IMAGE, Capacity
+from ec2_capacity import GPU_IMAGE, X86_IMAGE, Capacity, refused
 
 from helpers import eventually
 from starburst.errors import ProviderError
 
 GONE = "Host EC2 (instance {}) terminated."
-
-
-@pytest.fixture
-def capacity(aws):
-    made = Capacity(aws)
-    yield made
-    made.clean()
-
-
-def refused(call, **given):
-    with pytest.raises(ClientError) as error:
-        call(**given)
-    return error.value.response["Error"]
 
 
 def test_instances_join_the_cluster_that_their_script_names(capacity):
@@ -99,9 +85,10 @@ def test_tasks_take_room_and_give_it_back(capacity):
 
 def test_without_hosts_the_launch_type_is_refused(capacity):
     capacity.make(managed=False).define()
-    error = refused(capacity.run, count=1, provider=False)
-    assert error["Code"] == "InvalidParameterException"
-    assert error["Message"] == "No Container Instances were found in your cluster."
+    assert refused(capacity.run, count=1, provider=False) == (
+        "InvalidParameterException",
+        "No Container Instances were found in your cluster.",
+    )
 
 
 def test_without_managed_scaling_tasks_do_not_wait(capacity):
@@ -299,10 +286,11 @@ def test_a_spot_host_is_taken_after_a_notice(capacity):
         "spot/instance-action": 404,
     }
     capacity.aws.interrupt_host(host.instance_id)
-    assert eventually(lambda: lines()[1:])[0]["action"] == "terminate"
-    assert capacity.hosts("draining")[0].instance_id == host.instance_id
+    states = {each.instance_id: each.state for each in capacity.aws.hosts()}
+    assert states[host.instance_id] == "draining"  # for the two seconds until its end
     stopped = eventually(lambda: capacity.tasks(last_status="STOPPED"))
     assert stopped[0].stopped_reason == GONE.format(host.instance_id)
+    assert eventually(lambda: lines()[1:])[0]["action"] == "terminate"
 
 
 def test_only_spot_hosts_can_be_interrupted(capacity):

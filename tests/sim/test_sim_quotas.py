@@ -1,8 +1,7 @@
 """Service Quotas of the simulated account."""
 
 import pytest
-from botocore.exceptions import ClientError
-from ec2_capacity import Capacity
+from ec2_capacity import Capacity, refused
 
 from starburst.testing.aws.quotas import ec2_quota
 
@@ -17,12 +16,6 @@ def as_before(aws):
     yield
     for code in ("L-36FBB829", "L-417A185B"):
         aws.set_quota("fargate" if code == "L-36FBB829" else "ec2", code, 4000)
-
-
-def refused(call, **given):
-    with pytest.raises(ClientError) as error:
-        call(**given)
-    return error.value.response["Error"]["Code"]
 
 
 @pytest.mark.parametrize(
@@ -65,19 +58,24 @@ def test_all_quotas_of_a_service_in_pages(quotas):
 
 
 def test_what_is_not_there(quotas):
-    assert refused(quotas.get_service_quota, ServiceCode="nope", QuotaCode="L-0") == "NoSuchResourceException"
-    assert refused(quotas.get_service_quota, ServiceCode="ec2", QuotaCode="L-0") == "NoSuchResourceException"
+    assert (
+        refused(quotas.get_service_quota, ServiceCode="nope", QuotaCode="L-0")[0] == "NoSuchResourceException"
+    )
+    assert (
+        refused(quotas.get_service_quota, ServiceCode="ec2", QuotaCode="L-0")[0] == "NoSuchResourceException"
+    )
 
 
 def test_a_request_to_raise_a_quota_stays_pending(aws, quotas):
     aws.set_quota("ec2", "L-417A185B", 8)
     asked = {"ServiceCode": "ec2", "QuotaCode": "L-417A185B"}
     assert (
-        refused(quotas.request_service_quota_increase, **asked, DesiredValue=8) == "IllegalArgumentException"
+        refused(quotas.request_service_quota_increase, **asked, DesiredValue=8)[0]
+        == "IllegalArgumentException"
     )
     made = quotas.request_service_quota_increase(**asked, DesiredValue=64)["RequestedQuota"]
     assert made["Status"] == "PENDING"
-    again = refused(quotas.request_service_quota_increase, **asked, DesiredValue=96)
+    again = refused(quotas.request_service_quota_increase, **asked, DesiredValue=96)[0]
     assert again == "ResourceAlreadyExistsException"
     history = quotas.list_requested_service_quota_change_history_by_quota(**asked)["RequestedQuotas"]
     assert [each["DesiredValue"] for each in history] == [64.0]
