@@ -76,9 +76,14 @@ class Child:
 
 
 class Children:
-    """All child processes that run commands of users."""
+    """All child processes that run commands of users.
 
-    def __init__(self) -> None:
+    Args:
+        adopt: Become the parent of their orphans, so that those can be found and ended. Container engines watch
+            over their own, and wait in vain for a process that somebody else was to reap.
+    """
+
+    def __init__(self, *, adopt: bool = True) -> None:
         self._selector = selectors.DefaultSelector()
         self._alive: dict[int, Child] = {}
         self._sessions: set[int] = set()
@@ -88,7 +93,7 @@ class Children:
         self._selector.register(self._wake_read, selectors.EVENT_READ)
         self._ended = threading.Event()
         self._has_pidfd = hasattr(os, "pidfd_open")
-        if sys.platform == "linux":
+        if adopt and sys.platform == "linux":
             ctypes.CDLL(None).prctl(_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
         self._warden = subprocess.Popen(
             ["sh", "-c", _WARDEN],

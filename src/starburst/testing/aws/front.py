@@ -68,7 +68,7 @@ class Refusal(Exception):  # noqa: N818 - named for the condition
         self.members = members
 
 
-class _Error(ServiceException):  # type: ignore[misc]
+class _Error(ServiceException):
     """Of this module: moto looks for the model of an error by the module of its class."""
 
 

@@ -212,10 +212,14 @@ class Lifecycle:
 def install(world: World) -> None:
     """Add it to the world, with the runtime that its options ask for."""
     world.lifecycle = Lifecycle(world)
-    processes = ProcessRuntime(world.folder / "tasks")
-    world.runtime = (
-        PodmanRuntime(processes.children, world.options) if world.options.runtime == "podman" else processes
-    )
+    if world.options.runtime == "podman":
+        world.runtime = PodmanRuntime(world.options)
+    elif world.options.runtime == "light":
+        from starburst.testing.aws.light import LightRuntime  # loads the whole worker
+
+        world.runtime = LightRuntime(world.folder / "tasks")
+    else:
+        world.runtime = ProcessRuntime(world.folder / "tasks")
     world.at_exit.append(world.runtime.stop)
 
 

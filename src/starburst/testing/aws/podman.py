@@ -6,7 +6,9 @@ import contextlib
 import json
 import os
 import re
+import resource
 import secrets
+import shlex
 import signal
 import subprocess
 import tempfile
@@ -23,9 +25,11 @@ __all__ = ["PodmanRuntime"]
 
 _ECR = re.compile(r"^\d{12}\.dkr\.ecr\.[a-z0-9-]+\.amazonaws\.com/")
 _LOCAL = re.compile(r"^(localhost|127\.0\.0\.1)(:\d+)?/")
+_MAX_PROCESSES = 32_768  # what podman allows itself
 _PULL_S = 600.0
 _COMMAND_S = 60.0
-_CANNOT_PULL = "CannotPullContainerError: pull image manifest has been retried 1 time(s): failed to resolve ref {image}: {why}"
+_RETRIED = "CannotPullContainerError: pull image manifest has been retried 1 time(s): "
+_CANNOT_PULL = _RETRIED + "failed to resolve ref {image}: {why}"
 _PLATFORM = "image Manifest does not contain descriptor matching platform 'linux/{architecture}'"
 
 
@@ -33,13 +37,12 @@ class PodmanRuntime:
     """Runs each container with ``podman run`` on the host's network.
 
     Args:
-        children: Serves the podman processes.
         options: ``podman`` is the command, ``registry`` stands for ECR.
     """
 
-    def __init__(self, children: Children, options: SimOptions) -> None:
-        self._children = children
-        self._podman = options.podman.split()
+    def __init__(self, options: SimOptions) -> None:
+        self._children = Children(adopt=False)
+        self._podman = shlex.split(options.podman)
         self._registry = options.registry
         self._label = f"starburst.simulator={os.getpid()}-{secrets.token_hex(4)}"
         self._running: dict[str, Child] = {}
@@ -68,7 +71,7 @@ class PodmanRuntime:
         definition = launch.container.definition
         name = launch.container.runtime_id
         command = [*self._podman, "run", "--rm", "--pull=never", "--name", name, "--label", self._label]
-        command += ["--network=host", "--ulimit=host", "--log-driver=none"]
+        command += ["--network=host", "--log-driver=none", *_limits()]
         for key, value in launch.environment.items():
             command += ["--env", f"{key}={value}"]
         if definition.get("user"):
@@ -148,3 +151,11 @@ class PodmanRuntime:
                 [*self._podman, *arguments], capture_output=True, text=True, timeout=timeout_s, check=False
             )
         return subprocess.CompletedProcess(arguments, 1, "", "podman did not answer")
+
+
+def _limits() -> list[str]:
+    """Limits as this machine has them: to raise them takes more rights than a root of some machines has."""
+    files = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    processes = resource.getrlimit(resource.RLIMIT_NPROC)[1]
+    processes = _MAX_PROCESSES if processes == resource.RLIM_INFINITY else min(processes, _MAX_PROCESSES)
+    return [f"--ulimit=nofile={files}:{files}", f"--ulimit=nproc={processes}:{processes}"]

@@ -27,7 +27,7 @@ __all__ = ["ACCESS_KEY", "SECRET_KEY", "Failure", "HostInfo", "Placer", "SimOpti
 ACCESS_KEY = "testing"
 SECRET_KEY = "testing12345"  # noqa: S105 - of a server on loopback that lives as long as a test
 
-RuntimeName = Literal["process", "podman"]
+RuntimeName = Literal["process", "podman", "light"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,8 +38,8 @@ class SimOptions:
         folder: Where objects, tasks and logs of the simulator go; a temporary folder that is removed if empty.
         region: Where clients are sent that name no region; others work as well.
         account: The account's number.
-        runtime: Tasks as processes of this machine ("process"; the image is not looked at) or in containers
-            ("podman").
+        runtime: Tasks as processes of this machine ("process"; the image is not looked at), in containers
+            ("podman"), or, if they are workers of starburst, many in one process ("light").
         podman: The podman command and its global options.
         registry: ``host:port`` of the registry that stands for ECR: images named
             ``<account>.dkr.ecr.<region>.amazonaws.com/…`` are pulled from there.
