@@ -58,7 +58,7 @@ async def default_placement(aws: Aws) -> Placement:
             f"the default VPC {vpc_id} in {aws.region} has no public subnet",
             hint="starburst setup --new-vpc, or --subnets subnet-…,subnet-…",
         )
-    return await _placement(aws, vpc_id, public, public_only=True)
+    return await _placement(aws, vpc_id, public)
 
 
 async def given_placement(aws: Aws, subnets: Sequence[str]) -> Placement:
@@ -77,7 +77,7 @@ async def given_placement(aws: Aws, subnets: Sequence[str]) -> Placement:
         )
     if len(found) > _SUBNETS_OF_A_TASK:
         raise OptionError(f"{len(found)} subnets are more than the {_SUBNETS_OF_A_TASK} that ECS takes")
-    return await _placement(aws, vpcs[0], found, public_only=False)
+    return await _placement(aws, vpcs[0], found)
 
 
 async def check_security_groups(aws: Aws, groups: Sequence[str], vpc_id: str) -> tuple[str, ...]:
@@ -117,25 +117,23 @@ async def check_security_groups(aws: Aws, groups: Sequence[str], vpc_id: str) ->
     return ()
 
 
-async def _placement(
-    aws: Aws, vpc_id: str, subnets: Sequence[dict[str, Any]], *, public_only: bool
-) -> Placement:
+async def _placement(aws: Aws, vpc_id: str, subnets: Sequence[dict[str, Any]]) -> Placement:
     subnets = sorted(subnets, key=lambda each: (each["AvailabilityZone"], each["SubnetId"]))
     ids = tuple(each["SubnetId"] for each in subnets)[:_SUBNETS_OF_A_TASK]
     ways = await _ways_out(aws, vpc_id, ids)
-    public = public_only or "public" in ways.values()
+    public = "public" in ways.values() or any(each.get("MapPublicIpOnLaunch") for each in subnets)
     warnings = []
     lost = [subnet for subnet in ids if ways[subnet] == "none"]
     if lost and not await _has_endpoints(aws, vpc_id):
         warnings.append(
-            f"no route leads out of {', '.join(lost)}: workers there reach AWS only through VPC endpoints for S3, "
-            "ECR (api and dkr) and CloudWatch Logs, which the VPC does not have"
+            f"no route leads out of {_some(lost)}: workers there reach AWS only through VPC endpoints for S3, ECR "
+            f"(api and dkr) and CloudWatch Logs, which {vpc_id} does not have"
         )
     zones = {each["AvailabilityZone"] for each in subnets}
     if len(zones) == 1:
         warnings.append(f"all subnets are in {zones.pop()}: without capacity there, no worker starts")
     if sum(each.get("AvailableIpAddressCount", 0) for each in subnets) < 2 * len(ids):
-        warnings.append(f"the subnets {', '.join(ids)} have hardly any free addresses")
+        warnings.append(f"the subnets {_some(ids)} have hardly any free addresses")
     return Placement(vpc_id=vpc_id, subnets=ids, assign_public_ip=public, warnings=tuple(warnings))
 
 
@@ -183,6 +181,10 @@ async def _find(aws: Aws, operation: str, key: str, ids: dict[str, Sequence[str]
             f"{', '.join(*wanted.values())}: not all of them exist in {aws.region}: {error.message}",
             hint=f"aws ec2 {operation.replace('_', '-')} --region {aws.region}",
         ) from error
+
+
+def _some(names: Sequence[str]) -> str:
+    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
 
 
 def _lets_https(rule: dict[str, Any]) -> bool:

@@ -24,8 +24,8 @@ def check_region(name: str) -> None:
         for region in session.get_available_regions("ecs", partition)
     ]
     if name not in known:
-        near = difflib.get_close_matches(name, known, n=1)
-        guess = f"did you mean {near[0]}? " if near else ""
+        near = difflib.get_close_matches(name, known, n=2)
+        guess = f"did you mean {' or '.join(near)}? " if near else ""
         raise OptionError(
             f"{name!r} is not a region of AWS, or has no ECS",
             hint=f"{guess}`aws ec2 describe-regions` lists them; for a new one: pip install --upgrade boto3",

@@ -67,12 +67,12 @@ class NewVpc:
         found = await self._list("describe_vpcs", "Vpcs")
         return str(found[0]["VpcId"]) if found else None
 
-    async def placement(self) -> Placement:
-        """Its subnets, where it is complete."""
+    async def placement(self) -> Placement | None:
+        """Its subnets; None until it is complete."""
         pieces = await self._pieces()
-        return await given_placement(
-            self.aws, [each["SubnetId"] for each in pieces.subnets] if pieces else []
-        )
+        if pieces is None or _lacking(pieces):
+            return None
+        return await given_placement(self.aws, [each["SubnetId"] for each in pieces.subnets])
 
     async def state(self) -> State:
         """As :meth:`starburst.aws.resource.Resource.state`."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -118,6 +119,8 @@ class Blueprint:
     _placement: Placement | None = None
     _groups: tuple[str, ...] = ()
     _group: SecurityGroup | None = None
+    _deployment: Deployment | None = None
+    _looking: asyncio.Lock = field(default_factory=asyncio.Lock)
 
     @classmethod
     async def draw(cls, aws: Aws, choices: Choices, *, clock: Clock | None = None) -> Blueprint:
@@ -176,9 +179,15 @@ class Blueprint:
 
     async def deployment(self) -> Deployment | None:
         """What will stand in the settings; None while its network is not there yet."""
+        async with self._looking:
+            if self._deployment is None:
+                self._deployment = await self._look()
+            return self._deployment
+
+    async def _look(self) -> Deployment | None:
         placement = await self._place()
         groups = self._groups
-        if self._group is not None:
+        if placement is not None and self._group is not None:
             group = await self._group.find()
             groups = (group["GroupId"],) if group else ()
         if placement is None or not groups:
@@ -252,9 +261,7 @@ class Blueprint:
     async def _place(self) -> Placement | None:
         if self._vpc is None:
             return self._placement
-        if (await self._vpc.state()).condition == "ours":
-            self._placement = await self._vpc.placement()
-        return self._placement
+        return await self._vpc.placement()
 
 
 @dataclass(frozen=True, slots=True)

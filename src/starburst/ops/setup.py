@@ -116,8 +116,16 @@ class Setup:
             NotSetUp: There is no network for workers.
             CloudError: AWS did not answer.
         """
-        blueprint = await Blueprint.draw(open_aws(region, profile), choices, clock=clock)
+        return await cls.of(await Blueprint.draw(open_aws(region, profile), choices, clock=clock))
+
+    @classmethod
+    async def of(cls, blueprint: Blueprint) -> Setup:
+        """The set-up of a blueprint; raises what :meth:`open` does."""
         return cls(blueprint, await blueprint.resources())
+
+    def close(self) -> None:
+        """Close connections."""
+        self.blueprint.aws.close()
 
     async def plan(self) -> SetupPlan:
         """What is to be done.
@@ -248,9 +256,12 @@ def setup(
         log_days=log_days,
     )
     work = engine.run(Setup.open(choices, region=region, profile=profile))
-    plan = engine.run(work.plan())
-    sys.stdout.write(f"{plan}\n")
-    return plan if dry_run else engine.run(work.apply(plan))
+    try:
+        plan = engine.run(work.plan())
+        sys.stdout.write(f"{plan}\n")
+        return plan if dry_run else engine.run(work.apply(plan))
+    finally:
+        work.close()
 
 
 def documents_of(blueprint: Blueprint) -> dict[str, Any]:

@@ -321,6 +321,9 @@ def teardown(
         CloudError: AWS did not do it, or not in time; what was removed before is removed.
     """
     work = engine.run(Teardown.open(region=region, profile=profile, bucket=bucket, keep_bucket=keep_bucket))
-    plan = engine.run(work.plan())
-    sys.stdout.write(f"{plan}\n")
-    return engine.run(work.apply(plan)) if yes else plan
+    try:
+        plan = engine.run(work.plan())
+        sys.stdout.write(f"{plan}\n")
+        return engine.run(work.apply(plan)) if yes else plan
+    finally:
+        work.aws.close()
