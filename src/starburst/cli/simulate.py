@@ -35,7 +35,9 @@ def simulate(
     *,
     run: Annotated[
         list[str] | None,
-        typer.Argument(metavar="[-- COMMAND ARGS...]", help="Run this in it, then stop it.", show_default=False),
+        typer.Argument(
+            metavar="[-- COMMAND ARGS...]", help="Run this in it, then stop it.", show_default=False
+        ),
     ] = None,
     runtime: Annotated[
         Literal["process", "podman"], typer.Option(help="What the containers of ECS tasks are.")
