@@ -12,6 +12,7 @@ from botocore.exceptions import ClientError
 
 from helpers import eventually
 from simulated import LOG_GROUP, Account
+from starburst.errors import ProviderError
 from starburst.testing.aws import SimulatedAws
 
 WAITS = "import time; print('waiting', flush=True); time.sleep(600)"
@@ -302,6 +303,7 @@ def test_nothing_outlives_a_parent_that_is_killed(tmp_path):
 import sys, time
 sys.path[:0] = {[path for path in sys.path if path]!r}
 from simulated import Account
+from starburst.errors import ProviderError
 from starburst.testing.aws import SimulatedAws
 aws = SimulatedAws(folder={str(tmp_path / "aws")!r}).start()
 account = Account(aws)
@@ -315,3 +317,20 @@ time.sleep(600)
         assert len(family) >= 4  # the simulator, its store, a warden, the task
         os.kill(parent.pid, signal.SIGKILL)
     eventually(lambda: not [each for each in family if each.is_running() and each.status() != "zombie"], 30)
+
+
+def test_no_task_outlives_a_simulator_that_is_killed(tmp_path):
+    aws = SimulatedAws(folder=str(tmp_path / "aws")).start()
+    account = Account(aws)
+    done, waiting = account.run_python("print('done')"), account.run_python(STUBBORN)
+    account.until_line(waiting, "waiting")
+    account.until(done, "STOPPED")
+    task = psutil.Process(aws.tasks(task_id=waiting)[0].pid)
+    simulator = task.parent()
+    family = simulator.children(recursive=True)
+    assert task in family
+    simulator.kill()
+    eventually(lambda: not [each for each in family if each.is_running() and each.status() != "zombie"])
+    with pytest.raises(ProviderError, match="does not answer"):
+        aws.tasks()
+    aws.stop()

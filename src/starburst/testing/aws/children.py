@@ -40,7 +40,7 @@ while read -r verb group; do
     -) all="${all%% "$group" *} ${all#* "$group" }";;
   esac
 done
-for group in $all; do kill -9 -- "-$group"; done 2>/dev/null
+for group in $all; do kill -9 "-$group"; done 2>/dev/null
 """
 
 
