@@ -56,4 +56,8 @@ def for_container(world: World, task: Task, container: Container) -> dict[str, s
     if task.task_role:
         # In AWS it is a path on 169.254.170.2; SDKs accept loopback as well, but only as a whole address.
         values["AWS_CONTAINER_CREDENTIALS_FULL_URI"] = f"{control}/creds/{task.id}"
+        if world.options.runtime != "podman":  # obstore takes a whole address only together with a token
+            token = world.folder / "container-token"
+            token.write_text("simulated")
+            values["AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE"] = str(token)
     return values | task.environment

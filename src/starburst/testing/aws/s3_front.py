@@ -12,6 +12,7 @@ Failures on request (``SimulatedAws.fail("s3:PutObject", KIND)``): ``denied``, `
 from __future__ import annotations
 
 import asyncio
+import http
 import re
 import resource
 import sys
@@ -37,6 +38,8 @@ from starburst.testing.aws.sigv4 import Signature, read_signature
 __all__ = ["COUNTS", "KINDS", "Configuration", "S3Front"]
 
 COUNTS = "/_counts"
+LOST = "s3.PutObject 412"
+"""Counts the conditional writes that another one had won."""
 """Where the front tells how many requests it has passed on; no bucket can have this name."""
 
 _SCRIPTED = {
@@ -132,7 +135,7 @@ class S3Front:
             return verdict
         place = f"{asked.bucket}/{asked.key}"
         waiting = self._waiting.get(place)
-        verdict = replace(verdict, done=lambda: self._next_turn(place))
+        verdict = replace(verdict, done=lambda status: self._next_turn(place, status))
         if waiting is None:
             self._waiting[place] = deque()
             return verdict
@@ -145,7 +148,9 @@ class S3Front:
 
         return wait()
 
-    def _next_turn(self, place: str) -> None:
+    def _next_turn(self, place: str, status: int) -> None:
+        if status == http.HTTPStatus.PRECONDITION_FAILED:
+            self._counts[LOST] += 1
         waiting = self._waiting[place]
         if waiting:
             waiting.popleft().set_result(None)

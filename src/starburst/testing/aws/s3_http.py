@@ -66,13 +66,13 @@ class Forward:
         head: Of the request to it.
         instead_of_missing: Answered in place of its 404.
         lose_reply: Let it do it, then cut the connection.
-        done: Called once, when it is through or given up.
+        done: Called once, when it is through or given up, with the status of the answer (0 for none).
     """
 
     head: bytes
     instead_of_missing: Reply | None = None
     lose_reply: bool = False
-    done: Callable[[], None] | None = None
+    done: Callable[[int], None] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,6 +106,7 @@ class Client(asyncio.Protocol):
         self._pending = bytearray()  # for a backend that is not connected yet
         self._kept: bytearray | None = None  # the request so far, while it can still be repeated
         self._forward: Forward | None = None
+        self._status = 0
         self._close = False
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -119,7 +120,7 @@ class Client(asyncio.Protocol):
         backend, self._backend = self._backend, None
         forward, self._forward = self._forward, None
         if forward is not None and forward.done is not None:
-            forward.done()
+            forward.done(self._status)
         if backend is not None:
             backend.client = None
             if self._body_left:
@@ -187,7 +188,7 @@ class Client(asyncio.Protocol):
         if not self.transport.is_closing():
             self._follow(found)
         elif isinstance(found, Forward) and found.done is not None:
-            found.done()
+            found.done(0)
 
     def _follow(self, verdict: Verdict) -> None:
         request = self._request
@@ -306,7 +307,7 @@ class Client(asyncio.Protocol):
 
     def answered(self, status: int) -> bool:
         """The store's answer begins with this status; whether it is passed on."""
-        forward = self._forward
+        forward, self._status = self._forward, status
         if forward is not None and forward.lose_reply:
             self.cut()
             return False
@@ -319,7 +320,7 @@ class Client(asyncio.Protocol):
         self._backend = None
         forward, self._forward = self._forward, None
         if forward is not None and forward.done is not None:
-            forward.done()
+            forward.done(self._status)
         if self.transport.is_closing():
             return
         if not relayed and forward is not None and forward.instead_of_missing:
