@@ -1,0 +1,21 @@
+"""What the workers run in these tests."""
+
+import ctypes
+import signal
+import time
+
+
+def slow_square(i, seconds):
+    time.sleep(seconds)
+    return i * i
+
+
+def sleep_in_c(i, seconds):
+    """Task 0 sleeps where no signal and no Python code reaches it; the others are innocent."""
+    if i == 0:
+        signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
+        libc = ctypes.PyDLL(None)  # keeps the interpreter's lock: no thread of Python's runs any more
+        while True:
+            libc.sleep(3600)
+    time.sleep(seconds)
+    return i * i
