@@ -8,6 +8,8 @@ import urllib.request
 from io import BytesIO
 
 import boto3
+from moto.iam.access_control import PermissionResult
+from moto.s3.models import FakeBucket
 from moto.s3.responses import S3Response
 from moto.server import DomainDispatcherApplication, create_backend_app
 from werkzeug.serving import make_server
@@ -85,6 +87,7 @@ class CloudServer:
 
     def __init__(self):
         _teach_tags()
+        FakeBucket.get_permission = lambda *_: PermissionResult.NEUTRAL  # it takes every condition for unmet
         self.gate = Gate(DomainDispatcherApplication(create_backend_app))
         self._server = make_server("127.0.0.1", 0, self.gate, threaded=True)
         self._thread = threading.Thread(target=self._server.serve_forever, daemon=True)
@@ -135,8 +138,11 @@ class CloudServer:
         found = {
             "buckets": [each["Name"] for each in self.client("s3", region).list_buckets()["Buckets"]],
             "clusters": [each["clusterArn"] for each in clusters if each["status"] == "ACTIVE"],
-            "definitions": ecs.list_task_definitions()["taskDefinitionArns"],
-            "families": ecs.list_task_definition_families(status="ACTIVE")["families"],
+            "definitions": [
+                arn
+                for status in ("ACTIVE", "INACTIVE")
+                for arn in ecs.list_task_definitions(status=status)["taskDefinitionArns"]
+            ],
             "roles": [each["RoleName"] for each in roles],
             "role policies": [
                 f"{role['RoleName']}/{name}"

@@ -12,7 +12,7 @@ def cloud_server():
 
 
 @pytest.fixture
-def cloud(cloud_server, monkeypatch, data_dir):
+def account(cloud_server, monkeypatch, data_dir):
     """The account; the environment leads there, with the user "testing", who may do everything."""
     cloud_server.reset()
     for name, value in cloud_server.environment().items():

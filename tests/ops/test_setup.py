@@ -21,7 +21,7 @@ def actions(plan):
     return {f"{step.kind} {step.name}": step.action for step in plan.steps}
 
 
-def test_everything_is_made_and_kept_in_the_settings(cloud, capsys):
+def test_everything_is_made_and_kept_in_the_settings(account, capsys):
     plan = starburst.setup()
     assert {step.action for step in plan.steps} == {"make", "use"}
     assert capsys.readouterr().out.startswith(f"account {ACCOUNT}, region us-east-1")
@@ -29,7 +29,7 @@ def test_everything_is_made_and_kept_in_the_settings(cloud, capsys):
     assert deployment == plan.deployment
     assert deployment.bucket == BUCKET
     assert len(deployment.subnets) == 6
-    found = cloud.resources()
+    found = account.resources()
     assert found["buckets"] == [deployment.bucket]
     assert found["repositories"] == ["starburst-worker"]
     assert found["log groups"] == [deployment.log_group]
@@ -38,29 +38,29 @@ def test_everything_is_made_and_kept_in_the_settings(cloud, capsys):
     assert found["instances"] == []
 
 
-def test_the_second_time_changes_nothing(cloud):
+def test_the_second_time_changes_nothing(account):
     first = starburst.setup()
-    before = cloud.resources()
-    cloud.gate.clear()
+    before = account.resources()
+    account.gate.clear()
     again = starburst.setup()
-    assert cloud.gate.writes == []
+    assert account.gate.writes == []
     assert again.to_do == []
     assert "everything is as it should be" in str(again)
     assert again.deployment == first.deployment
-    assert cloud.resources() == before
+    assert account.resources() == before
 
 
-def test_a_dry_run_changes_nothing(cloud):
-    before = cloud.resources()
+def test_a_dry_run_changes_nothing(account):
+    before = account.resources()
     plan = starburst.setup(dry_run=True)
     assert plan.deployment is None
     assert plan.to_do
-    assert cloud.gate.writes == []
-    assert cloud.resources() == before
+    assert account.gate.writes == []
+    assert account.resources() == before
     assert load_deployments() == []
 
 
-def test_interrupted_at_every_write_and_repeated_it_is_complete(cloud):
+def test_interrupted_at_every_write_and_repeated_it_is_complete(account):
     aws = Aws("us-east-1")
     choices = Choices(new_vpc=True, instance_types=("c7g.xlarge",))
 
@@ -69,31 +69,31 @@ def test_interrupted_at_every_write_and_repeated_it_is_complete(cloud):
         return await work.apply(await work.plan())
 
     def counted():
-        return {kind: len(names) for kind, names in cloud.resources().items()}
+        return {kind: len(names) for kind, names in account.resources().items()}
 
     engine.run(run())
-    writes = len(cloud.gate.writes)
+    writes = len(account.gate.writes)
     whole = counted()
     assert writes > 30
     for number in range(1, writes + 1):
-        cloud.reset()
+        account.reset()
         deployment_path("us-east-1").unlink()
-        cloud.gate.refuse_write = number
+        account.gate.refuse_write = number
         with pytest.raises(PermissionDenied) as caught:
             engine.run(run())
         assert "goes on from there" in caught.value.hint
-        cloud.gate.clear()
+        account.gate.clear()
         engine.run(run())
         assert counted() == whole, f"write {number}"
-        cloud.gate.clear()
+        account.gate.clear()
         assert engine.run(run()).to_do == [], f"write {number}"
-        assert cloud.gate.writes == []
+        assert account.gate.writes == []
     aws.close()
 
 
-def test_the_bucket_is_private_encrypted_and_never_expires_anything(cloud):
+def test_the_bucket_is_private_encrypted_and_never_expires_anything(account):
     starburst.setup(fargate_only=True)
-    s3 = cloud.client("s3")
+    s3 = account.client("s3")
     blocked = s3.get_public_access_block(Bucket=BUCKET)["PublicAccessBlockConfiguration"]
     assert set(blocked.values()) == {True}
     rules = s3.get_bucket_encryption(Bucket=BUCKET)["ServerSideEncryptionConfiguration"]["Rules"]
@@ -108,12 +108,12 @@ def test_the_bucket_is_private_encrypted_and_never_expires_anything(cloud):
     assert lifecycle[0]["AbortIncompleteMultipartUpload"] == {"DaysAfterInitiation": 7}
 
 
-def test_all_that_is_made_carries_our_tags(cloud):
+def test_all_that_is_made_carries_our_tags(account):
     starburst.setup(new_vpc=True)
-    ec2, iam, ecs = cloud.client("ec2"), cloud.client("iam"), cloud.client("ecs")
-    found = cloud.resources()
+    ec2, iam, ecs = account.client("ec2"), account.client("iam"), account.client("ecs")
+    found = account.resources()
     tags = {
-        BUCKET: cloud.client("s3").get_bucket_tagging(Bucket=BUCKET)["TagSet"],
+        BUCKET: account.client("s3").get_bucket_tagging(Bucket=BUCKET)["TagSet"],
         **{name: iam.list_role_tags(RoleName=name)["Tags"] for name in found["roles"]},
         "profile": iam.get_instance_profile(InstanceProfileName=found["profiles"][0])["InstanceProfile"][
             "Tags"
@@ -146,28 +146,28 @@ def test_all_that_is_made_carries_our_tags(cloud):
         assert named["starburst:owner"], name
 
 
-def test_a_region_with_a_location_constraint(cloud):
+def test_a_region_with_a_location_constraint(account):
     plan = starburst.setup(region="eu-west-1", fargate_only=True)
     assert plan.deployment.bucket == f"starburst-{ACCOUNT}-eu-west-1"
-    location = cloud.client("s3").get_bucket_location(Bucket=plan.deployment.bucket)
+    location = account.client("s3").get_bucket_location(Bucket=plan.deployment.bucket)
     assert location["LocationConstraint"] == "eu-west-1"
 
 
-def test_two_regions_share_the_roles(cloud):
+def test_two_regions_share_the_roles(account):
     starburst.setup(region="us-east-1")
-    cloud.gate.clear()
+    account.gate.clear()
     starburst.setup(region="eu-west-1")
-    assert "CreateRole" not in cloud.gate.writes
-    names = cloud.client("iam").list_role_policies(RoleName="starburstECSTaskRole")["PolicyNames"]
+    assert "CreateRole" not in account.gate.writes
+    names = account.client("iam").list_role_policies(RoleName="starburstECSTaskRole")["PolicyNames"]
     assert sorted(names) == [f"starburst-starburst-{ACCOUNT}-eu-west-1", f"starburst-{BUCKET}"]
     assert [one.region for one in load_deployments()] == ["eu-west-1", "us-east-1"]
-    cloud.gate.clear()
+    account.gate.clear()
     assert starburst.setup(region="us-east-1").to_do == []
-    assert cloud.gate.writes == []
+    assert account.gate.writes == []
 
 
-def test_what_was_chosen_stays_chosen(cloud):
-    ec2 = cloud.client("ec2")
+def test_what_was_chosen_stays_chosen(account):
+    ec2 = account.client("ec2")
     subnets = [each["SubnetId"] for each in ec2.describe_subnets()["Subnets"]][:2]
     vpc = ec2.describe_vpcs()["Vpcs"][0]["VpcId"]
     group = ec2.create_security_group(GroupName="mine", Description="mine", VpcId=vpc)["GroupId"]
@@ -187,18 +187,18 @@ def test_what_was_chosen_stays_chosen(cloud):
     assert deployment.security_groups == (group,)
     assert deployment.image == "registry/image@sha256:1"
     assert deployment.instance_profile_arn == ""
-    [found] = cloud.client("logs").describe_log_groups()["logGroups"]
+    [found] = account.client("logs").describe_log_groups()["logGroups"]
     assert found["retentionInDays"] == 30
-    assert cloud.resources()["scaling groups"] == []
+    assert account.resources()["scaling groups"] == []
     with_ec2 = starburst.setup(instance_types=["c6i.large"])
     assert with_ec2.deployment.instance_profile_arn.endswith(":instance-profile/starburstECSInstanceProfile")
-    assert cloud.resources()["scaling groups"] == ["starburst-c6i-large", "starburst-c6i-large-spot"]
+    assert account.resources()["scaling groups"] == ["starburst-c6i-large", "starburst-c6i-large-spot"]
     assert starburst.setup().to_do == []
 
 
-def test_a_new_vpc_has_subnets_in_several_zones_a_way_out_and_s3_next_door(cloud):
+def test_a_new_vpc_has_subnets_in_several_zones_a_way_out_and_s3_next_door(account):
     plan = starburst.setup(new_vpc=True, fargate_only=True)
-    ec2 = cloud.client("ec2")
+    ec2 = account.client("ec2")
     own = [{"Name": "tag:starburst:managed", "Values": ["true"]}]
     subnets = ec2.describe_subnets(Filters=own)["Subnets"]
     assert {each["SubnetId"] for each in subnets} == set(plan.deployment.subnets)
@@ -213,14 +213,14 @@ def test_a_new_vpc_has_subnets_in_several_zones_a_way_out_and_s3_next_door(cloud
     assert starburst.setup().to_do == [], "without --new-vpc, too"
 
 
-def test_what_was_changed_by_hand_is_put_right(cloud):
+def test_what_was_changed_by_hand_is_put_right(account):
     deployment = starburst.setup().deployment
     [group] = deployment.security_groups
     rule = {"IpProtocol": "tcp", "FromPort": 22, "ToPort": 22, "IpRanges": [{"CidrIp": "0.0.0.0/0"}]}
-    cloud.client("ec2").authorize_security_group_ingress(GroupId=group, IpPermissions=[rule])
-    cloud.client("s3").delete_public_access_block(Bucket=BUCKET)
-    cloud.client("logs").delete_retention_policy(logGroupName=deployment.log_group)
-    iam = cloud.client("iam")
+    account.client("ec2").authorize_security_group_ingress(GroupId=group, IpPermissions=[rule])
+    account.client("s3").delete_public_access_block(Bucket=BUCKET)
+    account.client("logs").delete_retention_policy(logGroupName=deployment.log_group)
+    iam = account.client("iam")
     anyone = {"Effect": "Allow", "Principal": {"AWS": "*"}, "Action": "sts:AssumeRole"}
     trust = {"Version": "2012-10-17", "Statement": [anyone]}
     iam.update_assume_role_policy(RoleName="starburstECSTaskRole", PolicyDocument=json.dumps(trust))
@@ -244,13 +244,13 @@ def test_what_was_changed_by_hand_is_put_right(cloud):
     }
     assert {step.action for step in plan.to_do} == {"change"}
     assert starburst.setup().to_do == []
-    [found] = cloud.client("ec2").describe_security_groups(GroupIds=[group])["SecurityGroups"]
+    [found] = account.client("ec2").describe_security_groups(GroupIds=[group])["SecurityGroups"]
     assert found["IpPermissions"] == []
 
 
-def test_the_cluster_keeps_the_capacity_providers_of_others(cloud):
+def test_the_cluster_keeps_the_capacity_providers_of_others(account):
     starburst.setup()
-    ecs = cloud.client("ecs")
+    ecs = account.client("ecs")
     theirs = ["starburst-c7g-xlarge", "starburst-c7g-xlarge-spot"]
     ecs.put_cluster_capacity_providers(
         cluster="starburst-cluster", capacityProviders=theirs, defaultCapacityProviderStrategy=[]
@@ -260,9 +260,9 @@ def test_the_cluster_keeps_the_capacity_providers_of_others(cloud):
     assert set(cluster["capacityProviders"]) == {*theirs, "FARGATE", "FARGATE_SPOT"}
 
 
-def test_rules_that_somebody_added_to_the_bucket_stay(cloud):
+def test_rules_that_somebody_added_to_the_bucket_stay(account):
     starburst.setup(fargate_only=True)
-    s3 = cloud.client("s3")
+    s3 = account.client("s3")
     theirs = {
         "Sid": "Theirs",
         "Effect": "Deny",
@@ -284,23 +284,23 @@ def test_rules_that_somebody_added_to_the_bucket_stay(cloud):
     assert [each["ID"] for each in rules] == ["theirs", "starburst-unfinished-uploads"]
 
 
-def test_a_permissions_boundary_limits_all_roles(cloud):
+def test_a_permissions_boundary_limits_all_roles(account):
     boundary = f"arn:aws:iam::{ACCOUNT}:policy/boundary"
-    iam = cloud.client("iam")
+    iam = account.client("iam")
     document = {"Version": "2012-10-17", "Statement": [{"Effect": "Allow", "Action": "*", "Resource": "*"}]}
     iam.create_policy(PolicyName="boundary", PolicyDocument=json.dumps(document))
     starburst.setup(fargate_only=True)
     plan = starburst.setup(permissions_boundary=boundary)
     assert {step.kind for step in plan.to_do} == {"role"}
-    for name in cloud.resources()["roles"]:
+    for name in account.resources()["roles"]:
         role = iam.get_role(RoleName=name)["Role"]
         assert role["PermissionsBoundary"]["PermissionsBoundaryArn"] == boundary
     assert starburst.setup(permissions_boundary=boundary).to_do == []
 
 
-def test_another_bucket_takes_nothing_from_the_sessions_in_the_first(cloud):
+def test_another_bucket_takes_nothing_from_the_sessions_in_the_first(account):
     starburst.setup(fargate_only=True)
     plan = starburst.setup("another-bucket-of-mine")
     assert any(BUCKET in warning for warning in plan.warnings)
-    policies = cloud.client("iam").list_role_policies(RoleName="starburstECSTaskRole")["PolicyNames"]
+    policies = account.client("iam").list_role_policies(RoleName="starburstECSTaskRole")["PolicyNames"]
     assert sorted(policies) == ["starburst-another-bucket-of-mine", f"starburst-{BUCKET}"]

@@ -16,18 +16,18 @@ BUCKET = f"starburst-{ACCOUNT}-us-east-1"
 
 
 @pytest.fixture(autouse=True)
-def nothing_made(cloud):
+def nothing_made(account):
     yield
-    assert cloud.gate.writes == []
+    assert account.gate.writes == []
     assert load_deployments() == []
 
 
-def other_account(cloud):
+def other_account(account):
     """Credentials of somebody else."""
-    keys = cloud.client("sts").assume_role(
+    keys = account.client("sts").assume_role(
         RoleArn="arn:aws:iam::999999999999:role/x", RoleSessionName="other"
     )
-    cloud.gate.clear()
+    account.gate.clear()
     return boto3.Session(
         keys["Credentials"]["AccessKeyId"],
         keys["Credentials"]["SecretAccessKey"],
@@ -47,12 +47,12 @@ def refused(kind, *words, **choices):
     return caught.value
 
 
-def test_no_credentials(cloud, monkeypatch):
+def test_no_credentials(account, monkeypatch):
     monkeypatch.delenv("AWS_ACCESS_KEY_ID")
     refused(CredentialsError, "no AWS credentials", "aws sso login")
 
 
-def test_an_expired_sign_in(cloud, monkeypatch, tmp_path):
+def test_an_expired_sign_in(account, monkeypatch, tmp_path):
     monkeypatch.delenv("AWS_ACCESS_KEY_ID")
     monkeypatch.delenv("AWS_SECRET_ACCESS_KEY")
     monkeypatch.setenv("HOME", str(tmp_path))
@@ -69,124 +69,124 @@ def test_an_expired_sign_in(cloud, monkeypatch, tmp_path):
     refused(CredentialsError, "expired", "aws sso login", profile="work")
 
 
-def test_an_unknown_profile(cloud):
+def test_an_unknown_profile(account):
     refused(CredentialsError, "nobody", "aws configure list-profiles", profile="nobody")
 
 
-def test_a_region_that_does_not_exist(cloud):
+def test_a_region_that_does_not_exist(account):
     refused(OptionError, "us-eest-1", "did you mean", "us-east-1", region="us-eest-1")
-    assert cloud.gate.calls == []
+    assert account.gate.calls == []
 
 
-def test_no_region(cloud, monkeypatch):
+def test_no_region(account, monkeypatch):
     monkeypatch.delenv("AWS_REGION")
     monkeypatch.delenv("AWS_DEFAULT_REGION")
     refused(CredentialsError, "no AWS region", "AWS_REGION")
 
 
-def test_a_server_that_does_not_answer(cloud, monkeypatch):
+def test_a_server_that_does_not_answer(account, monkeypatch):
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
     monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
     refused(CloudUnavailable, "does not answer")
 
 
-def test_a_missing_permission_is_named(cloud):
-    cloud.gate.denied = ("DescribeClusters",)
+def test_a_missing_permission_is_named(account):
+    account.gate.denied = ("DescribeClusters",)
     refused(PermissionDenied, "ecs:DescribeClusters", "--print-policies")
 
 
 @pytest.mark.parametrize("name", ["A", "has_underscore", "ab", "x" * 64, "two..dots", "-a-b-c"])
-def test_what_is_no_bucket_name(cloud, name):
+def test_what_is_no_bucket_name(account, name):
     refused(OptionError, name, "--bucket", bucket=name)
 
 
-def test_a_bucket_name_that_is_taken_by_another_account(cloud):
-    other_account(cloud).client("s3").create_bucket(Bucket="their-bucket")
-    cloud.gate.clear()
+def test_a_bucket_name_that_is_taken_by_another_account(account):
+    other_account(account).client("s3").create_bucket(Bucket="their-bucket")
+    account.gate.clear()
     refused(NotSetUp, "the bucket their-bucket", "--bucket NAME", bucket="their-bucket")
 
 
-def test_a_bucket_that_may_not_be_looked_at(cloud):
-    cloud.gate.denied = ("HeadS3",)
+def test_a_bucket_that_may_not_be_looked_at(account):
+    account.gate.denied = ("HeadS3",)
     refused(NotSetUp, BUCKET, "belongs to another account", "--bucket NAME")
 
 
-def test_a_bucket_in_another_region(cloud):
-    cloud.client("s3", "eu-west-1").create_bucket(
+def test_a_bucket_in_another_region(account):
+    account.client("s3", "eu-west-1").create_bucket(
         Bucket="my-bucket", CreateBucketConfiguration={"LocationConstraint": "eu-west-1"}
     )
-    cloud.gate.clear()
+    account.gate.clear()
     refused(NotSetUp, "it is in eu-west-1, not in us-east-1", bucket="my-bucket")
 
 
 TAKEN = {
-    "bucket": lambda cloud: cloud.client("s3").create_bucket(Bucket=BUCKET),
-    "repository": lambda cloud: cloud.client("ecr").create_repository(repositoryName="starburst-worker"),
-    "log group": lambda cloud: cloud.client("logs").create_log_group(
+    "bucket": lambda account: account.client("s3").create_bucket(Bucket=BUCKET),
+    "repository": lambda account: account.client("ecr").create_repository(repositoryName="starburst-worker"),
+    "log group": lambda account: account.client("logs").create_log_group(
         logGroupName="/aws/ecs/starburst-worker"
     ),
-    "cluster": lambda cloud: cloud.client("ecs").create_cluster(clusterName="starburst-cluster"),
-    "role": lambda cloud: cloud.client("iam").create_role(
+    "cluster": lambda account: account.client("ecs").create_cluster(clusterName="starburst-cluster"),
+    "role": lambda account: account.client("iam").create_role(
         RoleName="starburstECSTaskRole", AssumeRolePolicyDocument="{}"
     ),
-    "instance profile": lambda cloud: cloud.client("iam").create_instance_profile(
+    "instance profile": lambda account: account.client("iam").create_instance_profile(
         InstanceProfileName="starburstECSInstanceProfile"
     ),
-    "security group": lambda cloud: cloud.client("ec2").create_security_group(
+    "security group": lambda account: account.client("ec2").create_security_group(
         GroupName="starburst-worker",
         Description="theirs",
-        VpcId=cloud.client("ec2").describe_vpcs()["Vpcs"][0]["VpcId"],
+        VpcId=account.client("ec2").describe_vpcs()["Vpcs"][0]["VpcId"],
     ),
 }
 
 
 @pytest.mark.parametrize("what", TAKEN)
-def test_a_name_that_is_taken_is_reported_and_not_touched(cloud, what):
-    TAKEN[what](cloud)
-    before = cloud.resources()
-    cloud.gate.clear()
+def test_a_name_that_is_taken_is_reported_and_not_touched(account, what):
+    TAKEN[what](account)
+    before = account.resources()
+    account.gate.clear()
     error = refused(NotSetUp, what, "starburst did not make it", "nothing was changed")
     assert any(word in error.hint for word in ("--bucket", "--security-groups", "starburst:managed"))
-    assert cloud.resources() == before
+    assert account.resources() == before
 
 
-def test_an_unknown_instance_type(cloud):
+def test_an_unknown_instance_type(account):
     refused(OptionError, "c7g.hugest", instance_types="c7g.hugest")
 
 
-def test_choices_that_contradict_each_other(cloud):
+def test_choices_that_contradict_each_other(account):
     refused(OptionError, "Fargate only", fargate_only=True, instance_types="c7g.large")
     refused(OptionError, "new VPC", new_vpc=True, subnets="subnet-1")
     refused(OptionError, "not the ARN of a policy", permissions_boundary="boundary")
     refused(OptionError, "log_days=8", "7, 14", log_days=8)
 
 
-def test_subnets_that_do_not_exist(cloud):
+def test_subnets_that_do_not_exist(account):
     refused(OptionError, "subnet-12345678", "describe-subnets", subnets="subnet-12345678")
 
 
-def test_subnets_of_different_vpcs(cloud):
-    ec2 = cloud.client("ec2")
+def test_subnets_of_different_vpcs(account):
+    ec2 = account.client("ec2")
     default = ec2.describe_subnets()["Subnets"][0]["SubnetId"]
     vpc = ec2.create_vpc(CidrBlock="10.0.0.0/16")["Vpc"]["VpcId"]
     other = ec2.create_subnet(VpcId=vpc, CidrBlock="10.0.0.0/24")["Subnet"]["SubnetId"]
-    cloud.gate.clear()
+    account.gate.clear()
     refused(OptionError, "different VPCs", f"{other} in {vpc}", subnets=[default, other])
 
 
-def test_no_default_vpc(cloud):
-    ec2 = cloud.client("ec2")
+def test_no_default_vpc(account):
+    ec2 = account.client("ec2")
     vpc = ec2.describe_vpcs()["Vpcs"][0]["VpcId"]
     for subnet in ec2.describe_subnets()["Subnets"]:
         ec2.delete_subnet(SubnetId=subnet["SubnetId"])
     ec2.delete_vpc(VpcId=vpc)
-    cloud.gate.clear()
+    account.gate.clear()
     refused(NotSetUp, "no default VPC", "--new-vpc")
 
 
-def group(cloud, vpc=None, egress=()):
+def group(account, vpc=None, egress=()):
     """A security group of the user's; lets everything out unless told otherwise."""
-    ec2 = cloud.client("ec2")
+    ec2 = account.client("ec2")
     vpc = vpc or ec2.describe_vpcs(Filters=[{"Name": "is-default", "Values": ["true"]}])["Vpcs"][0]["VpcId"]
     made = ec2.create_security_group(GroupName="mine", Description="mine", VpcId=vpc)["GroupId"]
     if egress is not None:
@@ -194,11 +194,11 @@ def group(cloud, vpc=None, egress=()):
         ec2.revoke_security_group_egress(GroupId=made, IpPermissions=found["IpPermissionsEgress"])
         if egress:
             ec2.authorize_security_group_egress(GroupId=made, IpPermissions=list(egress))
-    cloud.gate.clear()
+    account.gate.clear()
     return made
 
 
-def test_security_groups_that_do_not_exist(cloud):
+def test_security_groups_that_do_not_exist(account):
     refused(OptionError, "sg-12345678", "describe-security-groups", security_groups="sg-12345678")
 
 
@@ -212,27 +212,27 @@ def test_security_groups_that_do_not_exist(cloud):
     ],
     ids=["nothing", "http", "udp", "loopback"],
 )
-def test_a_security_group_that_blocks_egress(cloud, egress):
+def test_a_security_group_that_blocks_egress(account, egress):
     refused(
         OptionError,
         "blocks egress",
         "authorize-security-group-egress",
-        security_groups=group(cloud, egress=egress),
+        security_groups=group(account, egress=egress),
     )
 
 
-def test_a_security_group_of_another_vpc(cloud):
-    vpc = cloud.client("ec2").create_vpc(CidrBlock="10.0.0.0/16")["Vpc"]["VpcId"]
-    refused(OptionError, f"is of {vpc}", "--subnets", security_groups=group(cloud, vpc, None))
+def test_a_security_group_of_another_vpc(account):
+    vpc = account.client("ec2").create_vpc(CidrBlock="10.0.0.0/16")["Vpc"]["VpcId"]
+    refused(OptionError, f"is of {vpc}", "--subnets", security_groups=group(account, vpc, None))
 
 
-def test_a_security_group_that_lets_out_to_some_places_is_a_warning(cloud):
+def test_a_security_group_that_lets_out_to_some_places_is_a_warning(account):
     rule = {"IpProtocol": "tcp", "FromPort": 443, "ToPort": 443, "IpRanges": [{"CidrIp": "172.31.0.0/16"}]}
-    plan = starburst.setup(security_groups=group(cloud, egress=(rule,)), dry_run=True)
+    plan = starburst.setup(security_groups=group(account, egress=(rule,)), dry_run=True)
     assert any("172.31.0.0/16 only" in warning for warning in plan.warnings)
 
 
-def test_subnets_of_one_zone_are_a_warning(cloud):
-    [subnet] = cloud.client("ec2").describe_subnets()["Subnets"][:1]
+def test_subnets_of_one_zone_are_a_warning(account):
+    [subnet] = account.client("ec2").describe_subnets()["Subnets"][:1]
     plan = starburst.setup(subnets=subnet["SubnetId"], dry_run=True)
     assert any(f"all subnets are in {subnet['AvailabilityZone']}" in warning for warning in plan.warnings)
