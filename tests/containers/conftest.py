@@ -1,6 +1,5 @@
 """A registry with the worker image, a podman with a storage of its own, and an account whose tasks are containers."""
 
-import resource
 import shlex
 import subprocess
 import sys
@@ -17,7 +16,6 @@ from starburst.aws.names import REPOSITORY
 from starburst.client import pool as pools
 
 TAG = f"{__version__}-py{sys.version_info.major}.{sys.version_info.minor}"
-_MAX_PROCESSES = 32_768  # what podman allows itself
 
 
 class Containers(Cloud):
@@ -74,12 +72,15 @@ def registry(tmp_path_factory):
 def podman(tmp_path_factory):
     """The podman command, with a storage of its own."""
     folder = tmp_path_factory.mktemp("podman")
+    storage = [f"--storage-driver={_storage_driver(folder / 'probe')}"]
+    if storage == ["--storage-driver=overlay"]:
+        storage += ["--storage-opt=overlay.skip_mount_home=true"]  # no mount outlives a run that is killed
     command = [
         "podman",
         f"--root={folder / 'root'}",
         f"--runroot={folder / 'run'}",
         "--runtime=runc",
-        "--storage-opt=overlay.skip_mount_home=true",  # no mount outlives a run that is killed
+        *storage,
     ]
     yield shlex.join(command)
     for verb in (["rm", "--all", "--force", "--time=0"], ["rmi", "--all", "--force"]):
@@ -89,27 +90,20 @@ def podman(tmp_path_factory):
 @pytest.fixture(scope="session")
 def cloud(tmp_path_factory, registry, podman):
     """An account that is set up, with the worker image under the name that workers take unasked."""
-    folder = tmp_path_factory.mktemp("cloud")
-    account = Containers(folder, registry, podman)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("CONTAINERS_CONF", str(_containers_conf(folder)))
-        try:
-            account.start(image=None)
-            account.tell_ecr(TAG)
-            yield account
-        finally:
-            account.aws.stop()
+    account = Containers(tmp_path_factory.mktemp("cloud"), registry, podman)
+    try:
+        account.start(image=None)
+        account.tell_ecr(TAG)
+        yield account
+    finally:
+        account.aws.stop()
 
 
-def _containers_conf(folder):
-    """Limits as this machine has them: to raise them takes more rights than a root of some machines has."""
-    open_files = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
-    processes = resource.getrlimit(resource.RLIMIT_NPROC)[1]
-    processes = _MAX_PROCESSES if processes == resource.RLIM_INFINITY else min(processes, _MAX_PROCESSES)
-    path = folder / "containers.conf"
-    limits = [f"nofile={open_files}:{open_files}", f"nproc={processes}:{processes}"]
-    path.write_text(f"[containers]\ndefault_ulimits = {limits!r}\n")
-    return path
+def _storage_driver(folder):
+    """The one that podman takes by itself where ``folder`` is; it leaves traces, so its storage is another one."""
+    command = ["podman", f"--root={folder / 'root'}", f"--runroot={folder / 'run'}", "info"]
+    command += ["--format={{.Store.GraphDriverName}}"]
+    return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
 
 
 @pytest.fixture(autouse=True)

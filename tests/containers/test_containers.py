@@ -28,7 +28,7 @@ def slow_square(x):
     time.sleep(0.25)
     return x * x
 
-session = starburst.session(workers=2, lease=2)
+session = starburst.session(workers=2, lease=5)
 session.map(slow_square, range(40), chunksize=2)
 print(session.session_id)
 """
@@ -140,12 +140,16 @@ def test_a_session_goes_on_without_its_client(cloud, tmp_path):
 
 
 def test_a_task_that_takes_its_container_down(cloud):
+    before = len(cloud.aws.tasks())
     found = starburst.map(
-        kill_the_container_at_4, range(6), chunksize=1, lease=2, max_attempts=2, on_error="return"
+        kill_the_container_at_4, range(6), chunksize=1, lease=5, max_attempts=2, on_error="return"
     )
     assert [x for x in found if not isinstance(x, Exception)] == [0, 1, 2, 3, 5]
     assert isinstance(found[4], WorkerLost)
-    assert "SIGKILL" in str(found[4])
+    eventually(
+        lambda: [task.exit_code for task in cloud.aws.tasks()[before:]].count(128 + signal.SIGKILL) == 2,
+        what="the end of two containers",
+    )
 
 
 def test_an_image_that_ecr_does_not_have(cloud):
