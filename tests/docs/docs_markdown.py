@@ -6,6 +6,7 @@ A block may have a comment on the line before it, which readers do not see:
     <!-- file: NAME -->     is saved as NAME beside the scripts, and not run by itself
     <!-- output -->         is what the block before it printed; … stands for anything
     <!-- s3 -->             runs with a bucket "my-bucket" on an S3 server
+    <!-- aws -->            runs on a simulated AWS account
 """
 
 import re

@@ -12,20 +12,28 @@ from docs_markdown import ROOT, Block
 
 from starburst.config import Settings
 
-SECONDS = 60
+SECONDS = 120
+SESSION_ID = re.compile(r"session-\d{8}-\d{6}-[0-9a-f]{6}")
+INSTRUCTIONS = {"FROM", "WORKDIR", "COPY", "RUN", "VOLUME"}
 
 
 class Reader:
     """Somebody who types a document's examples.
 
-    ``$ID`` and ``$URL`` in commands are the id and the address of the session that was made last.
+    ``$ID`` and ``$URL`` in commands are the id and the address of the session that was made last; on AWS, ``$ID`` is
+    the id that was printed last.
+
+    Args:
+        folder: Where.
+        places: What gives the environment variables of blocks that are marked so.
     """
 
-    def __init__(self, folder: Path, s3_environment):
+    def __init__(self, folder: Path, places):
         self.folder = folder
         self.printed = ""
         self.script = ""
-        self._s3_environment = s3_environment
+        self._places = places
+        self._ids = []
         self._environment = os.environ | {
             "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]]),
             "COLUMNS": "200",
@@ -47,6 +55,8 @@ class Reader:
             json.loads(block.text)
         elif block.language == "toml":
             Settings(**tomllib.loads(block.text))
+        elif block.language == "dockerfile":
+            _look_at_dockerfile(block)
         else:
             assert block.language == "text", f"{block}: what is a block of {block.language!r}?"
 
@@ -72,11 +82,14 @@ class Reader:
             assert like(block.text, self.printed), f"{block}: got\n{self.printed}"
 
     def _run(self, block, command, *, fails=False):
-        environment = self._environment | (self._s3_environment() if block.mark == "s3" else {})
+        place = self._places.get(block.mark)
+        environment = self._environment | self._newest_session() | (place() if place else {})
+        if block.mark == "aws" and self._ids:
+            environment["ID"] = self._ids[-1]
         done = subprocess.run(
             command,
             cwd=self.folder,
-            env=environment | self._newest_session(),
+            env=environment,
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,
@@ -85,6 +98,7 @@ class Reader:
         )
         said = f"{block}: exit code {done.returncode}\n{done.stdout}\n{done.stderr}"
         assert (done.returncode != 0) == fails, said
+        self._ids += SESSION_ID.findall(done.stdout)
         return done.stdout + done.stderr if fails else done.stdout
 
     def _newest_session(self):
@@ -113,12 +127,21 @@ def shape(value):
     )
 
 
+def _look_at_dockerfile(block):
+    """It is not built, for want of a base image: tests/containers builds one like it."""
+    for line in block.text.splitlines():
+        word, _, rest = line.partition(" ")
+        assert word in INSTRUCTIONS, f"{block}: {line}"
+        if rest.startswith("pip install"):
+            assert not leads_to_makefile(rest), f"{block}: {line}"
+
+
 def leads_to_makefile(line):
     """What is wrong with a line that is not run but looked up; an empty text if nothing is."""
     if match := re.match(r"make (\w+)", line):
         known = re.findall(r"^(\w+):", (ROOT / "Makefile").read_text(), flags=re.MULTILINE)
         return "" if match[1] in known else f"there is no target {match[1]}"
-    if match := re.match(r"pip install '?(?:\.|starburst-cloud)(?:\[(\w+)\])?", line):
+    if match := re.match(r"pip install (?:-.*? )?'?(?:\.|starburst-cloud)(?:\[(\w+)\])?", line):
         extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
         return "" if match[1] is None or match[1] in extras else f"there is no extra {match[1]}"
     return "" if re.match(r"(git clone|cd) |#|$", line) else "it is neither run nor known"

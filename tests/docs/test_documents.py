@@ -22,12 +22,14 @@ NOT_RUN = {
     "export AWS_ENDPOINT_URL_S3=": "the S3 server of the tests has an address of its own",
     "starburst --install-completion": "it would write into the shell's own start-up file",
     "starburst demo --quick": "tests/cli/test_cli_demo.py runs the demo, which takes half a minute",
+    "IMAGE=123456789012.dkr.ecr.": "it needs Docker; tests/containers pushes an image and runs it",
+    "aws iam create-policy": "it needs AWS's own command line; tests/sim and tests/ops enforce the documents",
 }
 """How a block begins: why it is not run."""
 
 
 @pytest.fixture
-def reader(tmp_path, data_dir, request):
+def reader(tmp_path, data_dir, account, request):
     """A reader in an empty folder; sessions that the document leaves behind are ended when it is read."""
 
     def s3():
@@ -37,7 +39,7 @@ def reader(tmp_path, data_dir, request):
 
     folder = tmp_path / "reader"
     folder.mkdir()
-    yield Reader(folder, s3)
+    yield Reader(folder, {"s3": s3, "aws": account})
     provider = LocalProvider(data_dir)
     for left in (data_dir / "local").glob("*"):
         asyncio.run(provider.stop(left.name, grace_s=2))
