@@ -73,6 +73,7 @@ _NETWORK = [
     "ec2:CreateSubnet",
     "ec2:CreateVpc",
     "ec2:CreateVpcEndpoint",
+    "ec2:DisassociateRouteTable",
     "ec2:ModifySubnetAttribute",
     "ec2:ModifyVpcAttribute",
     "ec2:RevokeSecurityGroupIngress",
@@ -140,7 +141,7 @@ def setup_policy(scope: Scope) -> Document:
         allow(["ecs:DeregisterTaskDefinition", "ecs:ListTaskDefinition*", "ecr:GetAuthorizationToken"], "*"),
         allow([*_NETWORK, *_LAUNCH], "*", StringEquals={"aws:RequestedRegion": scope.region}),
         allow(
-            ["ec2:Delete*", "ec2:DetachInternetGateway", "ec2:DisassociateRouteTable"],
+            ["ec2:Delete*", "ec2:DetachInternetGateway"],
             "*",
             StringEquals={f"aws:ResourceTag/{MANAGED_TAG}": "true"},
         ),
