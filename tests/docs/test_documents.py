@@ -1,6 +1,7 @@
 """Every code block of README and docs runs, and what they say is complete: names, commands, options, defaults."""
 
 import asyncio
+import dataclasses
 import re
 
 import pytest
@@ -13,6 +14,7 @@ from starburst.cli import exit_codes
 from starburst.cli.main import app
 from starburst.compute.local import LocalProvider
 from starburst.config import Settings
+from starburst.testing.aws import SimOptions, SimulatedAws
 
 DOCS = ROOT / "docs"
 LOOKED_UP = re.compile(r"(make|pip|git|cd)\b")
@@ -125,6 +127,14 @@ def test_every_error_is_documented():
         if isinstance(value := getattr(starburst, name), type) and issubclass(value, starburst.StarburstError)
     ]
     assert [name for name in kinds if f"`{name}`" not in tree] == []
+
+
+def test_the_simulated_account_is_documented():
+    text = (DOCS / "simulated-aws.md").read_text()
+    options = [field.name for field in dataclasses.fields(SimOptions)]
+    verbs = [name for name in vars(SimulatedAws) if not name.startswith("_")]
+    assert [name for name in options if f"`{name}`" not in text] == []
+    assert [name for name in verbs if f"`{name}(" not in text] == []
 
 
 def test_readme_begins_with_what_it_is_an_example_and_two_commands():
