@@ -27,6 +27,10 @@ COMMANDS = (
     "logs",
     "worker",
     "config",
+    "setup",
+    "sweep",
+    "teardown",
+    "simulate",
     "version",
 )
 LEAVES = [(name,) for name in COMMANDS if name != "config"] + [
