@@ -11,7 +11,7 @@ from typing import Any
 
 from starburst._version import __version__
 from starburst.aws.errors import mapped
-from starburst.aws.rates import bucket_of
+from starburst.aws.rates import TokenBucket, bucket_of, launch_bucket
 from starburst.clock import Clock, SystemClock
 from starburst.errors import CloudError
 
@@ -99,9 +99,7 @@ class Aws:
         """
         place = region or self.region
         for bucket in bucket_of(f"{self.profile} {place}", service, operation):
-            wait_s = bucket.reserve(self._clock.monotonic())
-            if wait_s > 0:
-                await self._clock.sleep(wait_s)
+            await self._take(bucket)
         return await self._in_thread(self._call_now, service, operation, place, parameters)
 
     async def pages(
@@ -149,6 +147,16 @@ class Aws:
     def close(self) -> None:
         """Close connections; calls that run end first."""
         self._pool.shutdown(wait=False, cancel_futures=True)
+
+    async def pace_launches(self, tasks: int, *, spot: bool) -> None:
+        """Wait until Fargate starts so many more tasks: a limit of its own beside that of calls."""
+        place = f"{self.profile} {self.region}"
+        await self._take(launch_bucket(place, self.region, spot=spot), tasks)
+
+    async def _take(self, bucket: TokenBucket, tokens: float = 1) -> None:
+        wait_s = bucket.reserve(self._clock.monotonic(), tokens)
+        if wait_s > 0:
+            await self._clock.sleep(wait_s)
 
     async def _in_thread(self, function: Any, *arguments: Any) -> Any:
         return await asyncio.get_running_loop().run_in_executor(self._pool, partial(function, *arguments))

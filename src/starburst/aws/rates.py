@@ -1,7 +1,8 @@
 """Pace of control-plane calls: token buckets with the rates that AWS publishes, kept on our side.
 
-Amazon ECS "Request throttling" (API reference): burst and refill a second, by account and region. Other programs
-draw on the same buckets, so AWS may still say "later"; then botocore's adaptive retries wait.
+Amazon ECS "Request throttling" (API reference): burst and refill a second, by account and region; and how many tasks
+Fargate starts a second (Service Quotas, "task launch rate"). Other programs draw on the same buckets, so AWS may still
+say "later"; then botocore's adaptive retries wait.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from __future__ import annotations
 import threading
 from dataclasses import dataclass, field
 
-__all__ = ["TokenBucket", "bucket_of"]
+__all__ = ["TokenBucket", "bucket_of", "launch_bucket"]
 
 
 @dataclass(slots=True)
@@ -30,14 +31,14 @@ class TokenBucket:
     def __post_init__(self) -> None:
         self._tokens = self.burst
 
-    def reserve(self, now_s: float) -> float:
-        """Take one token; how many seconds to wait before the call may be made."""
+    def reserve(self, now_s: float, tokens: float = 1) -> float:
+        """Take tokens; how many seconds to wait before the call may be made."""
         with self._lock:
             if self._at_s > float("-inf"):
                 refilled = self._tokens + (now_s - self._at_s) * self.refill_per_s
                 self._tokens = min(self.burst, refilled)
             self._at_s = max(now_s, self._at_s)
-            self._tokens -= 1
+            self._tokens -= tokens
             return max(0.0, -self._tokens / self.refill_per_s)
 
 
@@ -75,6 +76,8 @@ _FAMILIES: dict[str, tuple[str, ...]] = {
     "tag_resource": ("tags",),
 }
 
+_LARGE_REGIONS = frozenset({"us-east-1", "us-east-2", "us-west-2", "eu-west-1", "ap-northeast-1"})
+
 _buckets: dict[tuple[str, str], TokenBucket] = {}
 _lock = threading.Lock()
 
@@ -92,3 +95,17 @@ def bucket_of(place: str, service: str, operation: str) -> tuple[TokenBucket, ..
         return tuple(
             _buckets.setdefault((place, family), TokenBucket(*_RATES[family])) for family in families
         )
+
+
+def launch_bucket(place: str, region: str, *, spot: bool) -> TokenBucket:
+    """The bucket of tasks that Fargate starts, in which each task of a call counts.
+
+    Args:
+        place: As in :func:`bucket_of`.
+        region: The region: five large ones allow four times as many.
+        spot: Spot and on-demand are counted apart.
+    """
+    # AWS has 100 or 25 at once; a fifth is left, because calls take their time to get there.
+    rates = (80, 20) if region in _LARGE_REGIONS else (20, 5)
+    with _lock:
+        return _buckets.setdefault((place, f"launches {'spot' if spot else 'on-demand'}"), TokenBucket(*rates))

@@ -143,6 +143,8 @@ class _Launch:
                 if stop.is_set():  # there is no room: more calls would find none either
                     return {"tasks": [], "failures": []}
                 try:
+                    if self.run.fargate:
+                        await self.aws.pace_launches(count, spot=capacity == self.place.spot_provider)
                     answer = await self._call(self._parameters(capacity, subnets, count))
                 except CloudError as error:
                     stop.set()
