@@ -16,7 +16,7 @@ def aws(tmp_path_factory):
 
 @pytest.fixture
 def account(request):
-    """Gives the variables that lead to the account, and an image; what a document has set up is torn down at its end."""
+    """Gives the variables that lead to the account, and an image; what a document sets up is torn down at its end."""
     used = {}
 
     def environment():
