@@ -163,6 +163,16 @@ def test_teardown_stops_what_runs_first(sim, tasks):
     assert load_deployments() == []
 
 
+def test_teardown_ends_hosts_after_their_tasks(sim):
+    before = ours(sim.resources())
+    busy = Tasks(starburst.setup().deployment)
+    wanted = sorted(busy.start("session-a", "starburst-c7g-xlarge") for _ in range(2))
+    eventually(lambda: running(sim) == wanted)
+    starburst.teardown(yes=True)
+    assert ours(sim.resources()) == before
+    assert {host.state for host in sim.hosts()} <= {"terminated"}
+
+
 def test_teardown_touches_nothing_while_somebody_elses_task_runs_in_the_cluster(sim, tasks):
     ours_id, theirs = tasks.start("session-a"), tasks.start("", managed=False)
     eventually(lambda: running(sim) == sorted([ours_id, theirs]))

@@ -60,6 +60,7 @@ def test_a_dry_run_changes_nothing(account):
     assert load_deployments() == []
 
 
+@pytest.mark.timeout(600)  # some fifty times
 def test_interrupted_at_every_write_and_repeated_it_is_complete(account):
     aws = Aws("us-east-1")
     choices = Choices(new_vpc=True, instance_types=("c7g.xlarge",))

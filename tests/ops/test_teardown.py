@@ -169,6 +169,7 @@ def test_buckets_of_earlier_set_ups_go_too_from_any_machine(account, tmp_path, m
     assert account.resources() == before
 
 
+@pytest.mark.timeout(600)  # some fifty times
 def test_interrupted_at_every_write_and_repeated_it_is_complete(account):
     aws = Aws("us-east-1")
     before = account.resources()

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 from starburst._version import __version__
@@ -159,7 +159,9 @@ class Aws:
             await self._clock.sleep(wait_s)
 
     async def _in_thread(self, function: Any, *arguments: Any) -> Any:
-        return await asyncio.get_running_loop().run_in_executor(self._pool, partial(function, *arguments))
+        return await asyncio.get_running_loop().run_in_executor(
+            self._pool, functools.partial(function, *arguments)
+        )
 
     def _call_now(self, service: str, operation: str, region: str, parameters: dict[str, Any]) -> Any:
         with mapped(service, operation):
@@ -186,10 +188,21 @@ class Aws:
         if self._session is None:
             try:
                 import boto3  # type: ignore[import-untyped]  # slow, and an extra
+                from botocore.session import get_session  # type: ignore[import-untyped]
             except ImportError as error:
                 raise CloudError(
                     "AWS needs boto3, which is not installed", hint="pip install 'starburst-cloud[aws]'"
                 ) from error
             with mapped("sts", "session"):
-                self._session = boto3.Session(profile_name=self.profile)
+                core = get_session()
+                core.register_component("data_loader", _descriptions())
+                self._session = boto3.Session(profile_name=self.profile, botocore_session=core)
         return self._session
+
+
+@functools.cache
+def _descriptions() -> Any:
+    """AWS's services as botocore describes them: large files, read once a process and not once a session."""
+    from botocore.loaders import create_loader  # type: ignore[import-untyped]
+
+    return create_loader()

@@ -68,6 +68,8 @@ _KINDS: dict[type[CloudError], tuple[str, ...]] = {
         "502",
         "503",
         "504",
+        "ConcurrentModification",
+        "OperationAborted",
         "UpdateInProgressException",
         "ResourceInUseException",
         "ResourceContention",

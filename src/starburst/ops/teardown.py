@@ -171,7 +171,7 @@ class Teardown:
             await removal()
             if on_item is not None:
                 on_item(item)
-        return msgspec.structs.replace(plan, done=True)
+        return msgspec.structs.replace(plan, done=True, kept=tuple(self._kept))
 
     async def _plan_whole(self, resource: Resource) -> None:
         state = await resource.state()
