@@ -10,7 +10,7 @@ from starburst.aws.deployment import deployment_path, load_deployments
 from starburst.client.engine import engine
 from starburst.errors import PermissionDenied
 from starburst.ops.blueprint import Blueprint
-from starburst.ops.choices import Choices
+from starburst.ops.choices import Choices, open_aws
 from starburst.ops.setup import Setup
 
 ACCOUNT = "123456789012"
@@ -305,3 +305,16 @@ def test_another_bucket_takes_nothing_from_the_sessions_in_the_first(account):
     assert any(BUCKET in warning for warning in plan.warnings)
     policies = account.client("iam").list_role_policies(RoleName="starburstECSTaskRole")["PolicyNames"]
     assert sorted(policies) == ["starburst-another-bucket-of-mine", f"starburst-{BUCKET}"]
+
+
+def test_the_profile_of_the_set_up_is_kept_and_gives_way_to_the_environments(account, monkeypatch, tmp_path):
+    config = tmp_path / "aws-config"
+    keys = "aws_access_key_id = testing\naws_secret_access_key = testing12345\nregion = us-east-1\n"
+    config.write_text(f"[profile first]\n{keys}\n[profile second]\n{keys}")
+    monkeypatch.setenv("AWS_CONFIG_FILE", str(config))
+    assert starburst.setup(profile="first", fargate_only=True).deployment.profile == "first"
+    assert open_aws().profile == "first"
+    monkeypatch.setenv("AWS_PROFILE", "second")
+    assert open_aws().profile is None
+    assert starburst.setup().to_do == []
+    assert "testing12345" not in deployment_path("us-east-1").read_text()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -95,7 +96,8 @@ def open_aws(region: str | None = None, profile: str | None = None) -> Aws:
         name = known[0].region
         aws = Aws(name, profile)
     check_region(name)
-    if profile is None and (stored := stored_deployment(name)) is not None and stored.profile:
+    stored = stored_deployment(name)
+    if stored is not None and stored.profile and not (profile or os.environ.get("AWS_PROFILE")):
         aws = Aws(name, stored.profile)
     return aws
 
