@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import tempfile
 import tomllib
 from pathlib import Path
@@ -58,6 +59,11 @@ class Deployment(msgspec.Struct, frozen=True, kw_only=True):
     assign_public_ip: bool = True
     profile: str | None = None
     image: str | None = None
+
+    @property
+    def usual_profile(self) -> str | None:
+        """The profile to use it with unless one is named; None for that of the environment."""
+        return None if os.environ.get("AWS_PROFILE") else self.profile
 
 
 def deployment_path(region: str) -> Path:

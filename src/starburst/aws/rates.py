@@ -108,4 +108,6 @@ def launch_bucket(place: str, region: str, *, spot: bool) -> TokenBucket:
     # AWS has 100 or 25 at once; a fifth is left, because calls take their time to get there.
     rates = (80, 20) if region in _LARGE_REGIONS else (20, 5)
     with _lock:
-        return _buckets.setdefault((place, f"launches {'spot' if spot else 'on-demand'}"), TokenBucket(*rates))
+        return _buckets.setdefault(
+            (place, f"launches {'spot' if spot else 'on-demand'}"), TokenBucket(*rates)
+        )

@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 from starburst._version import __version__
 from starburst.client.packing import Packed
-from starburst.client.places import usual_places
+from starburst.client.places import place_at, usual_places
 from starburst.clock import Clock, SystemClock
 from starburst.compute.base import Provider
 from starburst.compute.registry import load_provider
@@ -22,6 +22,7 @@ from starburst.errors import (
     AccessDenied,
     IncompatibleVersion,
     InvalidStoreURL,
+    NotSetUp,
     SessionNotFound,
     StoreUnavailable,
 )
@@ -31,7 +32,6 @@ from starburst.protocol.keys import session_url as url_of
 from starburst.protocol.pack import encode_pack
 from starburst.protocol.records import BatchHeader, Environment, FunctionHeader, Manifest, ObjectHeader
 from starburst.protocol.sessions import create_session, publish_batch, read_manifest
-from starburst.store import open_store
 from starburst.store.base import Store
 
 __all__ = ["Connection", "local_environment"]
@@ -64,12 +64,13 @@ class Connection:
 
         Raises:
             InvalidStoreURL: The store cannot be opened or written.
+            NotSetUp: The bucket of the set-up is gone.
             ProviderError: There is no such launch type.
         """
         provider = load_provider(options.launch_type)
         place = await provider.prepare(options)
         url = options.store or place.store or default_store_url()
-        store = open_store(url, region=options.region, profile=options.profile)
+        store = place_at(url, options).open()
         if options.launch_type in CLOUD and not store.url.startswith("s3:"):
             raise InvalidStoreURL(
                 f"the store {store.url} is on this machine, where workers on AWS cannot reach it",
@@ -82,7 +83,16 @@ class Connection:
             )
         clock = SystemClock()
         manifest = _manifest(options, kind, session_id or new_session_id(kind), clock, place.deployment)
-        if not await create_session(store, manifest):
+        try:
+            made = await create_session(store, manifest)
+        except InvalidStoreURL as error:
+            if url != place.store:
+                raise
+            raise NotSetUp(
+                f"the bucket of the set-up cannot be used: {error.message}",
+                hint="starburst setup makes what is missing; `starburst setup --check` shows what that is",
+            ) from error
+        if not made:
             manifest = await read_manifest(store, manifest.session_id)
         return cls(store, manifest, provider, clock)
 

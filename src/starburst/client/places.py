@@ -7,10 +7,11 @@ from dataclasses import dataclass
 from starburst.aws.deployment import load_deployments
 from starburst.client.plan import current_options
 from starburst.config import default_store_url
+from starburst.options import Options
 from starburst.store import open_store
 from starburst.store.base import Store
 
-__all__ = ["StorePlace", "usual_places"]
+__all__ = ["StorePlace", "place_at", "usual_places"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +37,15 @@ class StorePlace:
         return open_store(self.url, region=self.region, profile=self.profile)
 
 
+def place_at(url: str, options: Options) -> StorePlace:
+    """The store at an address; the bucket of a set-up is in that one's region, and opened with its profile."""
+    bucket = url.removeprefix("s3://").partition("/")[0] if url.startswith("s3://") else ""
+    for one in load_deployments():
+        if one.bucket == bucket:
+            return StorePlace(url, one.region, options.profile or one.usual_profile)
+    return StorePlace(url, options.region, options.profile)
+
+
 def usual_places(store: str | None = None, region: str | None = None) -> list[StorePlace]:
     """Where to look for sessions, the likeliest first.
 
@@ -49,13 +59,11 @@ def usual_places(store: str | None = None, region: str | None = None) -> list[St
     """
     options = current_options({"store": store or None})
     if store:
-        return [StorePlace(store, options.region, options.profile)]
+        return [place_at(store, options)]
     buckets = [
-        StorePlace(f"s3://{one.bucket}", one.region, options.profile or one.profile)
-        for one in load_deployments()
-        if region in (None, one.region)
+        place_at(f"s3://{one.bucket}", options) for one in load_deployments() if region in (None, one.region)
     ]
     if region is not None:
         return buckets
-    usual = StorePlace(options.store or default_store_url(), options.region, options.profile)
+    usual = place_at(options.store or default_store_url(), options)
     return [usual, *(place for place in buckets if place.url != usual.url)]

@@ -63,7 +63,7 @@ def choose_deployment(region: str | None) -> Deployment:
 
 def aws_for(region: str, profile: str | None = None) -> Aws:
     """Calls in a region with the profile that is meant for it: given, configured, or that of its set-up."""
-    known = [one.profile for one in load_deployments() if one.region == region]
+    known = [one.usual_profile for one in load_deployments() if one.region == region]
     return Aws(region, profile or load_settings().profile or (known[0] if known else None))
 
 
