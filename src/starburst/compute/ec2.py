@@ -9,6 +9,7 @@ from typing import ClassVar
 
 from starburst.aws.images import find_image
 from starburst.aws.instance_types import InstanceType, describe_types
+from starburst.clock import Clock
 from starburst.compute.base import LaunchSpec
 from starburst.compute.ec2_capacity import check_types, ensure_capacity, find_capacity
 from starburst.compute.ec2_holds import clear, close_at, keep_warm
@@ -27,20 +28,35 @@ log = logging.getLogger(__name__)
 
 DEFAULT_INSTANCE_TYPE = "c7g.xlarge"
 _SPOT_PATIENCE_S = 240.0
-"""So long tasks wait for a Spot host before they are sent to on-demand ones; a host takes a minute or two."""
+"""A host takes a minute or two."""
 _SPOT_PAUSE_S = 900.0
 """Then Spot is not tried again for so long."""
 _WARM_EVERY_S = 60.0
 
 
 class Ec2Provider(EcsProvider):
-    """Workers on EC2 and EC2 Spot."""
+    """Workers on EC2 and EC2 Spot.
+
+    Args:
+        clock: Time.
+        look_every_s: Seconds between two looks at a small session's tasks.
+        spot_patience_s: So long tasks wait for a Spot host before they are sent to on-demand ones.
+    """
 
     name: ClassVar[str] = "EC2"
 
-    _no_spot_until_s = float("-inf")
-    _warmed_s = float("-inf")
-    _most_alive = 0
+    def __init__(
+        self,
+        *,
+        clock: Clock | None = None,
+        look_every_s: float = 1.0,
+        spot_patience_s: float = _SPOT_PATIENCE_S,
+    ) -> None:
+        super().__init__(clock=clock, look_every_s=look_every_s)
+        self._spot_patience_s = spot_patience_s
+        self._no_spot_until_s = float("-inf")
+        self._warmed_s = float("-inf")
+        self._most_alive = 0
 
     async def _placed(self, target: Target, options: Options) -> EcsPlace:
         names = options.instance_types or (DEFAULT_INSTANCE_TYPE,)
@@ -116,7 +132,7 @@ class Ec2Provider(EcsProvider):
             for arn in tasks.alive()
             if tasks.tasks[arn].get("lastStatus") == "PROVISIONING"
             and tasks.tasks[arn].get("capacityProviderName") == place.spot_provider
-            and now - _created(tasks.tasks[arn].get("createdAt"), now) >= _SPOT_PATIENCE_S
+            and now - _created(tasks.tasks[arn].get("createdAt"), now) >= self._spot_patience_s
         ]
         if waiting:
             log.warning("%d workers get no Spot host; on-demand ones are used for now", len(waiting))
