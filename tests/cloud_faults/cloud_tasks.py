@@ -19,3 +19,18 @@ def sleep_in_c(i, seconds):
             libc.sleep(3600)
     time.sleep(seconds)
     return i * i
+
+
+def may(call):
+    """Make a call with the worker's own credentials; returns the error's code, or nothing if it went well."""
+    import boto3
+    from botocore.config import Config
+    from botocore.exceptions import ClientError
+
+    service, operation, parameters = call
+    client = boto3.client(service, config=Config(retries={"total_max_attempts": 1}))
+    try:
+        getattr(client, operation)(**parameters)
+    except ClientError as error:
+        return error.response["Error"]["Code"]
+    return ""

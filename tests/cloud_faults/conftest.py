@@ -1,21 +1,20 @@
 """A simulated account in the hands of a saboteur, and sessions in it whose workers are small and die soon."""
 
 import asyncio
-import os
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-HERE = Path(__file__).parent
-sys.path.insert(0, str(HERE.parent / "faults"))  # its auditor and its tasks serve here, too
-
 from cloud import Cloud
 from helpers import eventually
 from starburst.client.pool import close_all
+from starburst.protocol.sessions import list_session_ids
 from starburst.store import open_store
-from story import Story
+
+HERE = Path(__file__).parent
+sys.path.insert(0, str(HERE.parent / "faults"))  # its auditor serves here, too
 
 SMALL = {
     "STARBURST_CPU": "0.25",
@@ -34,10 +33,18 @@ class Site:
         self.aws = cloud.aws
         self.url = cloud.url
         self._clients = []
+        self._former = self._session_ids()  # the object store may list folders in which nothing is any more
 
     def crew(self, session_id=None):
-        """The auditor of a session; without an id, of the only one that there is, or is about to be."""
-        return Story(self.url, session_id) if session_id else Story.of_only_session(self.url)
+        """The auditor of a session; without an id, of the only one that this test has made, or is about to."""
+        from story import Story  # not before its folder can be found
+
+        if session_id is None:
+            [session_id] = eventually(lambda: self._session_ids() - self._former, what="a session")
+        return Story(self.url, session_id)
+
+    def _session_ids(self):
+        return set(asyncio.run(list_session_ids(open_store(self.url))))
 
     # ---- tasks ----
 
@@ -52,6 +59,10 @@ class Site:
     def alive(self, **filters):
         """Tasks that have not ended."""
         return [task for task in self.aws.tasks(**filters) if task.last_status != "STOPPED"]
+
+    def hosts(self):
+        """EC2 hosts that have not ended."""
+        return [host for host in self.aws.hosts() if host.state != "terminated"]
 
     def started_for(self, crew):
         """Tasks of a session's workers, also those that have ended."""
@@ -87,14 +98,17 @@ class Site:
         for client in self._clients:
             client.kill()
             client.communicate()
-        close_all()
 
         def gone():
             self.cloud.clean()
             return not self.alive()
 
-        eventually(gone, what="the end of all tasks")
-        asyncio.run(_empty(self.url))
+        with pytest.MonkeyPatch.context() as patch:
+            patch.delenv("AWS_PROFILE", raising=False)
+            self.cloud.use(patch)
+            close_all()
+            eventually(gone, what="the end of all tasks")
+            asyncio.run(_empty(self.url))
 
 
 def _words(options):
@@ -106,33 +120,43 @@ async def _empty(url):
     await store.delete([info.key for info in await store.list("sessions/")])
 
 
-def _use(cloud, monkeypatch):
-    cloud.use(monkeypatch, os.environ.get("STARBURST_LAUNCH_TYPE", "FARGATE"))
-    for name, value in SMALL.items():
-        monkeypatch.setenv(name, value)
-    return Site(cloud)
+@pytest.fixture(scope="session")
+def account(tmp_path_factory):
+    """An account of this folder's own, because tests change it; its notices are long enough to be seen."""
+    account = Cloud(tmp_path_factory.mktemp("account"), interruption_s=9.0)
+    try:
+        yield account.start()
+    finally:
+        account.aws.stop()
 
 
 @pytest.fixture
-def site(cloud, monkeypatch, data_dir):  # noqa: ARG001 - the environment is clean before it is set
-    """The account that all tests share; nothing of this test is left in it."""
-    used = _use(cloud, monkeypatch)
+def site(account, monkeypatch, data_dir):
+    """The account that all tests here share; nothing of this test is left in it."""
+    used = _use(account, monkeypatch)
     yield used
     used.end()
 
 
 @pytest.fixture
-def make_site(tmp_path, monkeypatch, data_dir):  # noqa: ARG001
+def make_site(tmp_path, monkeypatch, data_dir):
     """Makes an account of this test's own, with options of SimulatedAws."""
     made = []
 
-    def make(setup=None, **options):
+    def make(**options):
         cloud = Cloud(tmp_path / f"cloud-{len(made)}", **options)
         made.append(cloud)
-        cloud.start(**(setup or {}))
+        cloud.start(fargate_only=True)
         return _use(cloud, monkeypatch)
 
     yield make
     close_all()
     for cloud in made:
         cloud.aws.stop()
+
+
+def _use(cloud, monkeypatch):
+    cloud.use(monkeypatch, "FARGATE")
+    for name, value in SMALL.items():
+        monkeypatch.setenv(name, value)
+    return Site(cloud)

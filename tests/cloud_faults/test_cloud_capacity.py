@@ -1,10 +1,16 @@
 """AWS has no capacity: in one zone, of Spot, of hosts."""
 
-import pytest
+import asyncio
+
 from cloud_tasks import slow_square
 
 import starburst
 from helpers import eventually
+from starburst.clock import SystemClock
+from starburst.compute.ec2 import Ec2Provider
+from starburst.protocol.sessions import read_manifest
+from starburst.store import open_store
+from starburst.supervisor.loop import Supervisor
 
 RESULTS = [i * i for i in range(60)]
 
@@ -45,8 +51,48 @@ def test_spot_only_waits_until_there_is_some(site):
     assert crew.told("terminated") in ([], [{"reason": "idle"}])
 
 
-@pytest.mark.parametrize("zone", ["us-east-1a"])
-def test_hosts_come_from_another_zone(site, zone):
-    site.aws.fail("ec2:RunInstances", "capacity", zone=zone)
-    assert run(workers=2, launch_type="EC2", cpu=2, memory="2GB") == RESULTS
-    assert zone not in {host.zone for host in site.aws.hosts() if host.state == "running"}
+HOSTS = {"launch_type": "EC2", "cpu": 2, "memory": "2GB"}
+
+
+def test_hosts_come_from_another_zone(site):
+    site.aws.fail("ec2:RunInstances", "capacity", zone="us-east-1a")
+    assert run(workers=2, **HOSTS) == RESULTS
+    assert site.hosts()
+    assert "us-east-1a" not in {host.zone for host in site.hosts()}
+
+
+def test_hosts_of_another_type_come(site):
+    site.aws.fail("ec2:RunInstances", "capacity", instance_type="c7g.xlarge")
+    assert run(workers=2, **HOSTS, instance_type=["c7g.xlarge", "c8g.xlarge"]) == RESULTS
+    assert "c8g.xlarge" in {host.instance_type for host in site.hosts() if host.tasks}
+
+
+async def supervise(session_id, url, provider):
+    """Supervise a session with this provider until it is over."""
+    store = open_store(url)
+    manifest = await read_manifest(store, session_id)
+    provider.attach(manifest.deployment)
+    supervisor = Supervisor(store, manifest, provider, SystemClock(), root_url=url)
+    await asyncio.wait_for(supervisor.run(asyncio.Event()), 90)
+
+
+def test_on_demand_hosts_are_taken_when_no_spot_host_comes(site):
+    from crew import submit_only
+
+    for host in site.hosts():  # of former tests: they would do
+        site.aws.kill_host(host.instance_id)
+    site.aws.fail("ec2:RunInstances", "capacity", spot=True)
+    session = starburst.session(workers=2, **HOSTS)
+    submit_only(session, slow_square, range(60), [0.01] * 60, chunksize=5)
+    crew = site.crew(session.session_id)
+    asyncio.run(supervise(session.session_id, site.url, Ec2Provider(spot_patience_s=1.5)))
+    assert session.collect() == RESULTS
+
+    gone = crew.gone()
+    assert [data["capacity"] for data in gone] == ["starburst-c7g-xlarge-spot"] * 2 + [
+        "starburst-c7g-xlarge"
+    ] * 2
+    for data in gone[:2]:
+        assert "no Spot capacity came" in data["reason"]
+        assert data["stop_code"] == "UserInitiated"
+    assert crew.told("terminated") == [{"reason": "idle"}]

@@ -37,9 +37,8 @@ def test_half_of_the_workers_are_interrupted_with_no_client(site):
     assert len(site.started_for(crew)) == 6
 
 
-def test_an_interrupted_host_is_left_before_it_is_gone(make_site):
+def test_an_interrupted_host_is_left_before_it_is_gone(site):
     """ECS tells tasks on EC2 nothing of it: they watch for the notice themselves, every five seconds."""
-    site = make_site(interruption_s=9.0)
     crew = site.submit("slow_square", N_TASKS, 0.06, workers=4, launch_type="EC2", cpu=2, memory="2GB")
     eventually(lambda: len(site.workers(last_status="RUNNING")) == 4 and crew.done() >= 20, 30, what="work")
     [victim, *others] = [host for host in site.aws.hosts() if host.tasks]

@@ -1,0 +1,38 @@
+"""The deadline holds when nobody is left to enforce it, and when tasks cannot be asked to stop."""
+
+import time
+
+import psutil
+import pytest
+
+from helpers import eventually
+
+LIMIT_S = 30.0
+DEADLINE_S = 10
+
+
+@pytest.mark.parametrize("launch_type", ["FARGATE", "EC2"])
+def test_nothing_runs_after_the_deadline(site, launch_type):
+    began = time.time()
+    ec2 = {"cpu": 1, "memory": "2GB", "warm_pool_timeout": 2} if launch_type == "EC2" else {}
+    crew = site.submit(
+        "sleep_in_c",
+        200,
+        0.2,
+        workers=2,
+        launch_type=launch_type,
+        absolute_timeout=DEADLINE_S,
+        **ec2,
+    )
+    eventually(lambda: crew.claimed() >= 2 and crew.flushed(), 20, what="work")
+    site.kill(site.supervisors())
+    processes = site.cloud.processes()
+    assert [task.launch_type for task in site.workers()] == [launch_type] * 2
+    assert time.time() < began + DEADLINE_S, "the machine is too slow for this test"
+
+    left_s = began + DEADLINE_S + LIMIT_S - time.time()
+    eventually(lambda: not site.alive(), left_s, what="the end of all tasks")
+    assert psutil.wait_procs(processes, timeout=1)[1] == []
+    assert crew.done() < 200
+    if launch_type == "EC2":
+        eventually(lambda: not site.hosts(), LIMIT_S, what="the end of all hosts")
