@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from starburst.client.connection import Connection
 from starburst.client.packing import pack_map, pack_submits
 from starburst.client.pool import Pool
-from starburst.compute.base import ProviderStatus
+from starburst.compute.base import Launched, ProviderStatus
 from starburst.protocol.keys import Keys
 from starburst.protocol.payload import LargeObjects, dump_call, dump_function
 from starburst.protocol.records import Environment, Manifest
@@ -75,7 +75,7 @@ class Machines:
         for ordinal, name in enumerate(spec.workers, spec.first_ordinal):
             member = self.members[name] = self.world.member(name, ordinal)
             member.process = asyncio.ensure_future(self._live(member))
-        return [self._status(name) for name in spec.workers]
+        return Launched(workers=tuple(self._status(name) for name in spec.workers))
 
     async def _live(self, member):
         await self.world.clock.sleep(self.world.boot_s)
@@ -84,7 +84,7 @@ class Machines:
     async def describe(self, session_id):
         return [self._status(name) for name in sorted(self.members)]
 
-    async def stop(self, session_id, workers=None, *, grace_s=10.0):
+    async def stop(self, session_id, workers=None, *, grace_s=10.0, wait=True):
         members = [self.members[name] for name in (self.members if workers is None else workers)]
         for member in members:
             member.agent.stop("asked to stop")

@@ -98,7 +98,7 @@ class Crew:
 
     def claimed(self):
         """Chunks that have a claim."""
-        return len({key.rsplit("/", 1)[0] for key in self.list(f"{self.keys.prefix}claims/")})
+        return len({key.rsplit(".", 1)[0] for key in self.list(f"{self.keys.prefix}claims/")})
 
     def flushed(self):
         """Result objects."""

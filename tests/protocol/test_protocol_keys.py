@@ -86,8 +86,7 @@ def test_every_key_stands_below_the_sessions_prefix_and_every_store_can_keep_it(
         assert check_key(key) == key
     folders = [
         KEYS.batches,
-        KEYS.claim_log(chunk),
-        KEYS.chunk_results(chunk),
+        KEYS.all_results,
         KEYS.done_marks(),
         KEYS.workers,
         KEYS.wanted,
@@ -95,6 +94,9 @@ def test_every_key_stands_below_the_sessions_prefix_and_every_store_can_keep_it(
         KEYS.leaders,
     ]
     assert all(folder.endswith("/") for folder in folders)
+    # One folder for all chunks: a store that keeps folders lists it at once.
+    logs = [KEYS.claim_log(chunk), KEYS.chunk_results(chunk)]
+    assert all(log.endswith(f"/{chunk}.") for log in logs)
 
 
 @pytest.mark.parametrize(

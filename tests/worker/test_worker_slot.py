@@ -225,7 +225,7 @@ def test_at_its_last_attempt_a_chunk_runs_alone_in_its_worker():
     async def scenario(s):
         store = FaultyStore(s.store, clock=s.clock)
         store.delay("create", "*/done/000001-00000004*", delay_s=3.0)
-        store.delay("create", "*/results/000001-00000000/*", delay_s=3.0, times=9)
+        store.delay("create", "*/results/000001-00000000.*", delay_s=3.0, times=9)
         await s.submit(abs, negatives(6), chunksize=2)
         await lose(s, 0, "w-1", "w-2")
 
@@ -362,7 +362,7 @@ def test_the_next_chunk_runs_while_the_last_writes_of_the_one_before_are_under_w
 
     async def scenario(s):
         store = FaultyStore(s.store, clock=s.clock)
-        store.delay("create", "*/results/000001-00000000/*", delay_s=5.0)
+        store.delay("create", "*/results/000001-00000000.*", delay_s=5.0)
         await s.submit(abs, negatives(3), chunksize=1)
         diary = Diary(s)
         await s.agent("w", diary, store=store).run()

@@ -96,8 +96,8 @@ class Keys:
         return f"{self.prefix}claims/{batch:06d}-"
 
     def claim_log(self, chunk: ChunkId) -> str:
-        """The folder of one chunk's claim log."""
-        return f"{self.prefix}claims/{chunk}/"
+        """Prefix of one chunk's claim log."""
+        return f"{self.prefix}claims/{chunk}."
 
     def claim(self, chunk: ChunkId, n: int) -> str:
         """Record ``n`` (from 1) of a chunk's claim log."""
@@ -105,7 +105,7 @@ class Keys:
 
     def parse_claim(self, key: str) -> tuple[ChunkId, int]:
         """The inverse of :meth:`claim`."""
-        chunk, n = key.rsplit("/", 2)[1:]
+        chunk, n = key.rsplit("/", 1)[1].split(".")
         return ChunkId.parse(chunk), int(n)
 
     @property
@@ -118,8 +118,8 @@ class Keys:
         return f"{self.prefix}results/{batch:06d}-"
 
     def chunk_results(self, chunk: ChunkId) -> str:
-        """The folder of one chunk's results."""
-        return f"{self.prefix}results/{chunk}/"
+        """Prefix of one chunk's results."""
+        return f"{self.prefix}results/{chunk}."
 
     def result(self, chunk: ChunkId, first: int) -> str:
         """A run of finished tasks, from task ``first``."""

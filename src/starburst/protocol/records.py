@@ -89,8 +89,13 @@ class Manifest(Record, frozen=True, kw_only=True):
 
     @property
     def heartbeat_s(self) -> float:
-        """Seconds between two signs of life of a worker."""
-        return min(2.0, self.lease_s / 5)
+        """Seconds between two signs of life of a worker; hundreds of workers beat less often, if the lease allows."""
+        return min(max(2.0, self.workers / 50), self.lease_s / 5)
+
+    @property
+    def news_s(self) -> float:
+        """Seconds between two looks of a worker at the session's events."""
+        return max(self.heartbeat_s / 2, self.workers / 100)
 
 
 class BatchHeader(Record, frozen=True, kw_only=True):

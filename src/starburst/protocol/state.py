@@ -23,6 +23,7 @@ class SessionState:
         cancelled_batches: Submissions whose remaining tasks are not to run.
         delivered: Submissions whose results were handed over and removed.
         lost: Workers that are gone, with the reason their provider gave.
+        ordinals: The numbers of workers that were started.
     """
 
     deadline_at: float
@@ -31,6 +32,7 @@ class SessionState:
     cancelled_batches: set[int] = field(default_factory=set)
     delivered: set[int] = field(default_factory=set)
     lost: dict[str, str] = field(default_factory=dict)
+    ordinals: dict[str, int] = field(default_factory=dict)
 
     @classmethod
     def of(cls, manifest: Manifest) -> SessionState:
@@ -51,6 +53,9 @@ class SessionState:
                 self.deadline_at = max(self.deadline_at, float(data["deadline_at"]))
                 if self.ended != "cancelled":
                     self.ended = None
+            case "worker-started":
+                first = int(data.get("first", 0))
+                self.ordinals.update({str(name): i for i, name in enumerate(data["workers"], first)})
             case "scaled":
                 self.workers = int(data["workers"])
             case "cancelled" if "batches" in data:

@@ -292,7 +292,7 @@ class Supervisor:
                 self._ordinals.update(zip(names, range(first, first + len(names)), strict=True))
                 self.report = replace(self.report, launched=self.report.launched + len(names))
                 log.info("started %s", ", ".join(names))
-                await self._note("worker-started", workers=names)
+                await self._note("worker-started", workers=names, first=first)
             if launched.shortfall:
                 await self._fell_short(length - len(names), launched.shortfall)
                 return

@@ -34,6 +34,7 @@ __all__ = ["Agent", "AgentOptions"]
 log = logging.getLogger(__name__)
 _DRAIN_S = 30.0
 _CHECK_S = 0.05
+_SURVEY_S = 0.04
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -182,7 +183,9 @@ class Agent:
             if held is None and await self._look_due() and await self.board.look_for_batches():
                 held = await self.board.claim_fresh()
             if held is None and not fresh_only and self.board.open_batches:
-                held = await self.board.claim_abandoned(every_s=self._poll_s)
+                # Idle workers share the search for abandoned chunks, so that hundreds cost no more than a few.
+                every_s = max(self._poll_s, self.manifest.workers * _SURVEY_S)
+                held = await self.board.claim_abandoned(every_s=every_s)
             if held is not None:
                 self._busy_at = self.clock.monotonic()
                 self._poll_s = self.store.poll.min_s
@@ -227,7 +230,7 @@ class Agent:
         while True:
             now = self.clock.monotonic()
             try:
-                if now - news_at >= self.manifest.heartbeat_s / 2:
+                if now - news_at >= self.manifest.news_s:
                     news_at = now
                     await self._take_news()
                 if now - beat_at >= self.manifest.heartbeat_s:
@@ -266,6 +269,7 @@ class Agent:
         """Take new events into account; what cannot be read or understood changes nothing, as for supervisors."""
         for event in await self._events.news():
             self.state.apply(event)
+        self.board.ordinal = self.state.ordinals.get(self.worker, self.board.ordinal)
 
     @property
     def _patience_s(self) -> float:

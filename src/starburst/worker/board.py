@@ -25,6 +25,7 @@ log = logging.getLogger(__name__)
 Buffer = bytes | bytearray | memoryview
 _COLLISIONS_BEFORE_SURVEY = 2
 _UNREADABLE = "unreadable"
+_SUSPECTS = 64
 
 
 @dataclass(slots=True)
@@ -125,7 +126,7 @@ class Board:
         self._store = store
         self._keys = keys
         self._worker = worker
-        self._ordinal = ordinal
+        self.ordinal = ordinal
         self._clock = clock
         self._state = state
         self.batches: dict[int, Batch] = {}
@@ -136,6 +137,7 @@ class Board:
         self._lease_s = manifest.lease_s
         self._watched_at = float("-inf")
         self._damaged: list[tuple[int, str]] = []
+        self._turn = 0
 
     def damaged(self) -> list[tuple[int, str]]:
         """Submissions that could not be read since this was asked last, with the reason."""
@@ -194,12 +196,21 @@ class Board:
             latest = await self._survey(batch)
             if batch.complete:
                 continue
-            for first in sorted(batch.taken - batch.done - batch.own):
+            for first in self._suspects(batch):
                 chunk = ChunkId(batch.seq, first)
                 held = await self._take_over(batch, chunk, latest.get(first, 0))
                 if held is not None:
                     return held
         return await self.claim_fresh()
+
+    def _suspects(self, batch: Batch) -> list[int]:
+        """Chunks at work elsewhere whose holder may be lost: of very many only some, at each look others."""
+        found = sorted(batch.taken - batch.done - batch.own)
+        if len(found) <= _SUSPECTS:
+            return found
+        self._turn += 1
+        first = (self.ordinal * _SUSPECTS + self._turn * _SUSPECTS) % len(found)
+        return (found + found)[first : first + _SUSPECTS]
 
     @property
     def others_at_work(self) -> bool:
@@ -250,11 +261,13 @@ class Board:
         """The next chunk to try: our own place in each round first, then whatever is free."""
         lanes = max(1, batch.header.lanes)
         while batch.cursor * lanes < len(batch.order):
-            place = batch.cursor * lanes + self._ordinal % lanes
+            place = batch.cursor * lanes + self.ordinal % lanes
             batch.cursor += 1
             if place < len(batch.order) and batch.order[place] not in batch.taken:
                 return batch.order[place]
-        return next((first for first in batch.order if first not in batch.taken), None)
+        free = [first for first in batch.order if first not in batch.taken]
+        # Each at its own place again: all would meet at the first.
+        return free[self.ordinal % lanes * len(free) // lanes] if free else None
 
     async def _survey(self, batch: Batch) -> dict[int, int]:
         """Learn which chunks of a batch are claimed and done; the number of each chunk's last claim."""
