@@ -79,20 +79,18 @@ async def supervise(session_id, url, provider):
 def test_on_demand_hosts_are_taken_when_no_spot_host_comes(site):
     from crew import submit_only
 
+    site.aws.fail("ec2:RunInstances", "capacity", spot=True)
     for host in site.hosts():  # of former tests: they would do
         site.aws.kill_host(host.instance_id)
-    site.aws.fail("ec2:RunInstances", "capacity", spot=True)
     session = starburst.session(workers=2, **HOSTS)
     submit_only(session, slow_square, range(60), [0.01] * 60, chunksize=5)
     crew = site.crew(session.session_id)
     asyncio.run(supervise(session.session_id, site.url, Ec2Provider(spot_patience_s=1.5)))
     assert session.collect() == RESULTS
 
-    gone = crew.gone()
-    assert [data["capacity"] for data in gone] == ["starburst-c7g-xlarge-spot"] * 2 + [
-        "starburst-c7g-xlarge"
-    ] * 2
-    for data in gone[:2]:
-        assert "no Spot capacity came" in data["reason"]
-        assert data["stop_code"] == "UserInitiated"
+    waited = crew.told("worker-lost")
+    assert [data["capacity"] for data in waited] == ["starburst-c7g-xlarge-spot"] * 2
+    assert {data["reason"] for data in waited} == {"starburst: no Spot capacity came"}
+    worked = [task for task in site.started_for(crew) if task.host]
+    assert [task.capacity_provider for task in worked] == ["starburst-c7g-xlarge"] * 2
     assert crew.told("terminated") == [{"reason": "idle"}]

@@ -14,7 +14,7 @@ DEADLINE_S = 10
 @pytest.mark.parametrize("launch_type", ["FARGATE", "EC2"])
 def test_nothing_runs_after_the_deadline(site, launch_type):
     began = time.time()
-    ec2 = {"cpu": 1, "memory": "2GB", "warm_pool_timeout": 2} if launch_type == "EC2" else {}
+    ec2 = {"cpu": 1, "memory": "2GB"} if launch_type == "EC2" else {}
     crew = site.submit(
         "sleep_in_c",
         200,

@@ -77,9 +77,10 @@ def calls_of_workers(bucket):
     ]
 
 
-def test_a_session_needs_no_more_than_its_roles_have(site):
+@pytest.mark.parametrize("launch_type", ["FARGATE", "EC2"])
+def test_a_session_needs_no_more_than_its_roles_have(site, launch_type):
     before = len(site.aws.denials())
-    session = starburst.session(workers=2)
+    session = starburst.session(workers=2, launch_type=launch_type)
     session.map(slow_square, range(40), [0.01] * 40)
     assert session.collect(timeout=60) == [i * i for i in range(40)]
     session.cleanup(force=True)

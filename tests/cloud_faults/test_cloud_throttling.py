@@ -18,9 +18,9 @@ def busy(make_site):
     return make_site(pull_s=3600)
 
 
-async def launch():
+async def launch(*, spot):
     """As a supervisor does it; returns the session's id and what was launched."""
-    options = starburst.Options(launch_type="FARGATE", workers=N_WORKERS, cpu=0.25, memory="512MB")
+    options = starburst.Options(launch_type="FARGATE", workers=N_WORKERS, cpu=0.25, memory="512MB", spot=spot)
     connection = await Connection.create(options, "session")
     spec = LaunchSpec(
         session_url=connection.url,
@@ -39,12 +39,12 @@ def assert_each_was_started_once(site, session_id, launched):
 
 
 def test_hundreds_of_workers_start_once_each(busy):
-    assert_each_was_started_once(busy, *asyncio.run(launch()))
+    assert_each_was_started_once(busy, *asyncio.run(launch(spot=True)))
     assert busy.aws.throttled() == {}  # neither calls nor the tasks that they start were too many a second
     assert busy.aws.calls()["ecs.RunTask"] == N_WORKERS / 10
 
     busy.aws.fail("ecs:RunTask", "throttle", times=2)
     busy.aws.fail("ecs:RunTask", "lost-reply", times=3)
-    assert_each_was_started_once(busy, *asyncio.run(launch()))
+    assert_each_was_started_once(busy, *asyncio.run(launch(spot=False)))
     assert busy.aws.throttled()["ecs.RunTask"] >= 2
     assert busy.aws.calls()["ecs.RunTask"] >= 2 * N_WORKERS / 10 + 2 + 3
