@@ -5,6 +5,7 @@ import json
 import shutil
 
 import boto3
+import msgspec
 import pytest
 
 import starburst
@@ -39,8 +40,6 @@ def settings(site, tmp_path, monkeypatch):
     monkeypatch.setenv("STARBURST_CONFIG_DIR", str(tmp_path / "settings"))
 
     def change(**values):
-        import msgspec
-
         [known] = load_deployments()
         save_deployment(msgspec.structs.replace(known, **values))
 

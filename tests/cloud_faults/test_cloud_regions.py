@@ -6,12 +6,14 @@ import re
 import shutil
 
 import boto3
+import msgspec
 import pytest
 from cloud_tasks import slow_square
 
 import starburst
 from cloud import IMAGE
 from helpers import eventually
+from starburst.aws.deployment import load_deployments, save_deployment
 from starburst.aws.people import job_policy
 from starburst.aws.resource import Scope
 from starburst.errors import SessionNotFound
@@ -100,12 +102,23 @@ def profiles(site, tmp_path, monkeypatch):
     iam.delete_role(RoleName="person")
 
 
-def test_a_profile_of_the_environment(profiles, monkeypatch):
-    monkeypatch.setenv("AWS_PROFILE", "work")
+@pytest.mark.parametrize(
+    ("of_set_up", "of_environment"), [("work", None), ("nobody", "work")], ids=["set-up", "environment"]
+)
+def test_a_profile_with_keys(profiles, tmp_path, monkeypatch, of_set_up, of_environment):
+    """That of the set-up is used for the account and for its bucket; AWS_PROFILE goes first."""
+    shutil.copytree(profiles.cloud.config_dir, tmp_path / "settings")
+    monkeypatch.setenv("STARBURST_CONFIG_DIR", str(tmp_path / "settings"))
+    [known] = load_deployments()
+    save_deployment(msgspec.structs.replace(known, profile=of_set_up))
+    if of_environment is not None:
+        monkeypatch.setenv("AWS_PROFILE", of_environment)
     session = submit()
     assert session.collect(timeout=60) == RESULTS
     assert session.session_id in {row.session_id for row in starburst.list_sessions()}
-    assert len(profiles.started_for(profiles.crew(session.session_id))) == 1
+    assert starburst.attach(session.session_id).status().workers <= 1
+    session.cleanup()
+    assert profiles.alive() == []
 
 
 def test_an_assumed_role_has_enough_rights_and_leaves_no_key(profiles):
