@@ -14,7 +14,7 @@ from stepping import SteppedStore, Stepper, drive
 from test_protocol_records import MANIFEST
 
 from starburst.clock import SystemClock
-from starburst.errors import CorruptObject, InvalidStoreURL, SessionNotFound
+from starburst.errors import AccessDenied, CorruptObject, InvalidStoreURL, SessionNotFound
 from starburst.protocol.keys import Keys
 from starburst.protocol.pack import Pack, PackIndex, encode_pack
 from starburst.protocol.records import BatchHeader, Event, Heartbeat, encode_json
@@ -31,6 +31,7 @@ from starburst.protocol.sessions import (
 )
 from starburst.store import Store, open_store
 from starburst.store.memory import MemoryStore
+from starburst.testing import FaultyStore
 
 KEYS = Keys("session-20261124-061500-3fa9c1")
 CLOCK = SystemClock()
@@ -287,15 +288,31 @@ def test_a_damaged_event_shows_and_hides_no_other() -> None:
     assert asyncio.run(events.news()) == []
 
 
-def test_reading_old_events_again_costs_one_listing() -> None:
+def test_reading_old_events_again_costs_one_get() -> None:
     store = MemoryStore()
     for i in range(30):
         drive(append_event(store, KEYS, CLOCK, "scaled", data={"workers": i}))
     events = EventLog(store, KEYS)
     asyncio.run(events.news())
-    before = store.counts.total
+    before, listed = store.counts.total, store.counts.list
     asyncio.run(events.news())
     assert store.counts.total - before == 1
+    assert store.counts.list == listed
+
+
+def test_where_a_missing_object_is_denied_the_events_are_listed() -> None:
+    """As on S3 for those whose right to list has a condition."""
+    plain = MemoryStore()
+    store = FaultyStore(plain)
+    events = EventLog(store, KEYS)
+    assert asyncio.run(events.news()) == []
+    drive(append_event(plain, KEYS, CLOCK, "scaled", data={"workers": 1}))
+    store.fail("get", KEYS.event(1), error=AccessDenied("hidden"))
+    assert [event.data["workers"] for event in asyncio.run(events.news())] == [1]
+    drive(append_event(plain, KEYS, CLOCK, "scaled", data={"workers": 2}))
+    before = plain.counts.list
+    assert [event.data["workers"] for event in asyncio.run(events.news())] == [2]
+    assert plain.counts.list == before + 1, "it does not probe again"
 
 
 def test_deleting_a_session_leaves_the_others(open_another: Callable[[], Store]) -> None:

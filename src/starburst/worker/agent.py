@@ -35,6 +35,7 @@ log = logging.getLogger(__name__)
 _DRAIN_S = 30.0
 _CHECK_S = 0.05
 _SURVEY_S = 0.04
+_POLL_S = 0.02
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -203,7 +204,7 @@ class Agent:
         elif not self.board.others_at_work:
             await self._withdraw_wanted()
         await self.clock.sleep(self._poll_s)
-        self._poll_s = min(self._poll_s * 1.2, self.store.poll.max_s)
+        self._poll_s = min(self._poll_s * 1.2, max(self.store.poll.max_s, self.manifest.workers * _POLL_S))
 
     async def askers(self) -> int:
         """How many other workers ask for a share."""
