@@ -375,6 +375,26 @@ def test_what_the_next_worker_would_meet_too_ends_the_session_at_once():
     World(dies_at_once, workers=2).run(scenario)
 
 
+def test_one_that_cannot_start_does_not_end_a_session_in_which_others_work():
+    async def scenario(world):
+        task, _ = world.start(world.supervisor())
+        await world.submit(50)
+        await world.until(lambda: len(world.fleet.alive) == 4)
+        await world.pass_s(3)
+        world.fleet.hopeless = "CannotPullContainerError: pull access denied"
+        world.fleet.kill(world.fleet.alive[0].worker)
+        await world.until(lambda: len(world.fleet.alive) == 4)
+        assert not task.done()
+        assert [event.data["reason"] for event in await world.events("worker-lost")] == [world.fleet.hopeless]
+
+    async def cannot_start(world, process):
+        if process.ordinal == 0:  # its container never ran: no heartbeat
+            await world.clock.sleep(1000)
+        return await steady(world, process)
+
+    World(cannot_start).run(scenario)
+
+
 def test_deadline_stops_all_workers_and_ends_the_session():
     async def scenario(world):
         task, _ = world.start(world.supervisor())

@@ -33,6 +33,8 @@ __all__ = ["Pool", "open_pool"]
 _CLOSE_S = 5.0
 _HOUR_S = 3600.0
 _LARGE_BYTES = 4 * 2**20
+_START_S = 180.0
+"""So long a supervisor may take until it leads: its container has to be fetched first."""
 
 
 class Pool:
@@ -75,6 +77,7 @@ class Pool:
         self._looked_at = float("-inf")
         self._standing: tuple[int, str] | None = None
         self._alone_since: float | None = None
+        self._brought_s = float("-inf")
         self._stop = asyncio.Event()
         self._supervising: asyncio.Task[None] | None = None
         self._closed = False
@@ -195,6 +198,8 @@ class Pool:
             await connection.check_exists()
         self._standing = None if standing is None else (standing.term, standing.version)
         silent = not at_once and self._standing == before
+        if standing is None and now - self._brought_s < _START_S:
+            silent = False  # ours is on its way, unless its provider says otherwise
         if not (at_once or silent or standing is None or standing.resigned):
             self._alone_since = None
             return
@@ -214,9 +219,11 @@ class Pool:
 
     async def _ensure_supervisor(self, *, silent: bool = False) -> None:
         connection = self.connection
-        await ensure_supervisor(
+        started = await ensure_supervisor(
             connection.store, connection.manifest, connection.provider, connection.store.url, silent=silent
         )
+        if started is not None or not self._has_supervisor:
+            self._brought_s = connection.clock.monotonic()
         self._has_supervisor = True
 
     async def cancel(self, *batches: int) -> None:

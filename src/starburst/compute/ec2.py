@@ -152,14 +152,17 @@ class Ec2Provider(EcsProvider):
             name = str(tasks.tasks[arn].get("capacityProviderName") or "")
             by_provider[name] = by_provider.get(name, 0) + 1
         for name in self._providers():
-            await keep_warm(
-                self.aws,
-                name,
-                session_id,
-                hosts=math.ceil(by_provider.get(name, 0) / max(1, self.place.per_host)),
-                until=self._clock.time() + timeout_s,
-                clock=self._clock,
-            )
+            try:
+                await keep_warm(
+                    self.aws,
+                    name,
+                    session_id,
+                    hosts=math.ceil(by_provider.get(name, 0) / max(1, self.place.per_host)),
+                    until=self._clock.time() + timeout_s,
+                    clock=self._clock,
+                )
+            except CloudError as error:  # it only saves the next call some time; the workers go on
+                log.warning("hosts are not kept: %s", error)
 
     async def _after_stop(self, session_id: str) -> None:
         """The session needs no hosts any more; those that it kept warm stay for the next one until their time."""

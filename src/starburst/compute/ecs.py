@@ -6,6 +6,7 @@ look after a session that another one made.
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
@@ -27,8 +28,8 @@ from starburst.compute.ecs_outcome import name_of
 from starburst.compute.ecs_place import EcsPlace, place_from
 from starburst.compute.ecs_prepare import Target, aws_for, prepare_fargate, target_of
 from starburst.compute.ecs_tasks import SessionTasks
-from starburst.container import task_arn
-from starburst.errors import ProviderError
+from starburst.container import in_ecs, task_arn
+from starburst.errors import CloudError, ProviderError
 from starburst.options import Options
 
 __all__ = ["EcsProvider", "FargateProvider"]
@@ -126,7 +127,12 @@ class EcsProvider:
                 fargate=self.place.launch_type == "FARGATE",
                 environment=dict(spec.env),
             )
-            started = await run_tasks(self.aws, self._clock, self.place, run)
+            try:
+                started = await run_tasks(self.aws, self._clock, self.place, run)
+            except CloudError as error:
+                if not found:
+                    raise
+                return Launched(workers=tuple(found), shortfall=error.message)
             found += self._tasks(spec.session_id).add(started.tasks)
             if started.why is not None:
                 return Launched(workers=tuple(found), shortfall=_shortfall(started))
@@ -197,9 +203,15 @@ class EcsProvider:
         tasks = self._tasks(session_id)
         deadline = Deadline(self._clock, STOP_TIMEOUT_S + _SLACK_S)
         asked: set[str] = set()
+        # Who stops all does not stop itself.
+        own = await asyncio.to_thread(task_arn) if workers is None and in_ecs() else None
         for _ in range(_ROUNDS):  # a supervisor may start others before it ends itself
-            await tasks.look(at_once=True)
-            named = [arn for arn in tasks.alive() if self._is_meant(tasks, arn, workers)]
+            await tasks.look(at_once=workers is None)
+            named = [
+                arn
+                for arn in tasks.alive()
+                if (arn != own if workers is None else name_of(tasks.tasks[arn]) in workers)
+            ]
             fresh = [arn for arn in named if arn not in asked]
             await tasks.stop(fresh, "starburst: no longer needed")
             asked.update(fresh)
@@ -263,12 +275,6 @@ class EcsProvider:
                 self.aws, self.place, session_id, self._clock, every_s=self._look_every_s
             )
         return found
-
-    @staticmethod
-    def _is_meant(tasks: SessionTasks, arn: str, workers: Sequence[str] | None) -> bool:
-        if workers is None:
-            return arn != task_arn()  # who stops all does not stop itself
-        return name_of(tasks.tasks[arn]) in workers
 
 
 class FargateProvider(EcsProvider):

@@ -68,7 +68,13 @@ async def ensure_definition(aws: Aws, definition: dict[str, Any]) -> str:
         if error.code != "ClientException":  # "Unable to describe task definition."
             raise
     tags = [{"key": MANAGED_TAG, "value": "true"}]
-    made = await aws.call("ecs", "register_task_definition", **definition, tags=tags)
+    try:
+        made = await aws.call("ecs", "register_task_definition", **definition, tags=tags)
+    except CloudError as error:
+        if "Too many concurrent attempts" not in error.message:
+            raise
+        # Somebody else registers the same just now; what is there then is as good.
+        made = await aws.call("ecs", "describe_task_definition", taskDefinition=definition["family"])
     return str(made["taskDefinition"]["taskDefinitionArn"])
 
 

@@ -74,7 +74,7 @@ class Started:
 
 def classify(reason: str) -> Why:
     """What kind of a reason for which ``RunTask`` did not start a task, at HTTP 200."""
-    if re.search(r"limit on the number of v?CPUs", reason, re.IGNORECASE):
+    if re.search(r"limit on the number of (v?CPUs|tasks)", reason, re.IGNORECASE):
         return "quota"
     if re.search(r"capacity is unavailable|RESOURCE:ENI|insufficient", reason, re.IGNORECASE):
         return "capacity"
@@ -97,7 +97,14 @@ async def run_tasks(aws: Aws, clock: Clock, place: EcsPlace, run: Run) -> Starte
             missing = run.count - len(started.tasks)
             if missing <= 0:
                 break
-            found = await launch.fill(capacity, subnets, missing)
+            try:
+                found = await launch.fill(capacity, subnets, missing)
+            except CloudError as error:
+                if not started.tasks:
+                    raise
+                return Started(
+                    started.tasks, "capacity", error.message
+                )  # those that run must not be forgotten
             started.tasks += found.tasks
             if found.why is not None:
                 started.why, started.reason = found.why, found.reason

@@ -44,7 +44,11 @@ _HOPELESS = (
     "executable file not found",
 )
 """The next one would meet the same, except for timeouts."""
-_PASSING = re.compile(r"timeout|timed out|i/o|rate exceeded|toomanyrequests|connection reset", re.IGNORECASE)
+_PASSING = re.compile(
+    r"timeout|timed out|deadline exceeded|context cancell?ed|i/o|\bEOF\b|rate exceeded|throttl|toomanyrequests"
+    r"|connection (reset|refused)|service unavailable|bad gateway|internal server error",
+    re.IGNORECASE,
+)
 _PLATFORM = re.compile(r"descriptor matching platform|exec format error", re.IGNORECASE)
 
 
@@ -89,7 +93,7 @@ def _ending(task: Mapping[str, Any]) -> tuple[int | None, str, bool, bool]:
     stop_code = str(task.get("stopCode", ""))
     texts = [str(text) for text in (task.get("stoppedReason"), container.get("reason")) if text]
     whole = ": ".join(dict.fromkeys(texts))
-    taken = stop_code == "SpotInterruption" or (
+    taken = stop_code in ("SpotInterruption", "TerminationNotice") or (
         (stop_code != "UserInitiated" or NO_SPOT in whole) and any(word in whole for word in _TAKEN)
     )
     hopeless = any(word in whole for word in _HOPELESS) and not _PASSING.search(whole)

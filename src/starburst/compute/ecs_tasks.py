@@ -115,7 +115,8 @@ class SessionTasks:
     async def until_gone(self, arns: Sequence[str], deadline: Deadline) -> list[str]:
         """Wait for tasks to end; those that have not when time is up."""
         while True:
-            await self.look(at_once=True)
+            # No more often than all else looks: many may wait at the same time, each for its own.
+            await self.look()
             left = [arn for arn in arns if arn in self._statuses and self._statuses[arn].alive]
             if not left or deadline.passed:
                 return left

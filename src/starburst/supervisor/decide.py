@@ -263,14 +263,16 @@ def _departures(snapshot: Snapshot) -> tuple[Action, ...]:
 
 
 def _hopeless(snapshot: Snapshot) -> str | None:
+    works = any(worker.counts and worker.heartbeat_state == "running" for worker in snapshot.workers)
     for worker in snapshot.workers:
         # What kept an inherited one from working may be over: ours will tell.
         ours = worker.provider_state != "foreign" and not worker.inherited
         if worker.heartbeat_state == "refused" and not worker.recorded and ours:
             return worker.reason or "a worker refused to begin"
-        if worker.hopeless and not worker.recorded and ours:
+        # Where one works, the next one may, too: of hundreds of pulls one fails now and then.
+        if worker.hopeless and not worker.recorded and ours and not works:
             return f"workers cannot start: {worker.exit_reason}"
-    if any(worker.counts and worker.heartbeat_state == "running" for worker in snapshot.workers):
+    if works:
         return None
     if snapshot.early_deaths >= early_death_limit(snapshot.target_workers):
         return f"workers stop before they get to work: {snapshot.last_death}"

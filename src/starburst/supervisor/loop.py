@@ -42,7 +42,8 @@ _DRAIN_S = 35.0
 """Running tasks get half a minute to finish when their worker is sent away; this is a little more."""
 _GRACE_S = 10.0
 _LOST_GRACE_S = 1.0
-_WIND_DOWN_S = 120.0
+_WIND_DOWN_S = 240.0
+"""A container has up to two minutes to end, and its outcome is still to be recorded then."""
 _LOG_TAIL_BYTES = 2000
 
 

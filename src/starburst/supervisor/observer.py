@@ -117,7 +117,7 @@ class Observer:
         views = self._views(statuses, now_s)
         if self._draw_conclusions(views):
             await self._excuse_those_with_results()
-            if self._in_trouble:
+            if self._in_trouble or any(view.hopeless and not view.recorded for view in views):
                 # Before anybody gives up: is there one that works?
                 await self._heartbeats.read([view.name for view in views if view.counts])
                 views = self._views(statuses, now_s)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 from starburst.compute.base import Provider, ProviderStatus
 from starburst.protocol.keys import Keys, session_url
 from starburst.protocol.records import Manifest
@@ -30,7 +32,8 @@ async def ensure_supervisor(
         manifest: Its manifest.
         provider: Who starts it.
         root_url: The store's URL, as the supervisor is to open it.
-        silent: Its beat has not changed for a lease: it may be frozen, so that its process is there proves nothing.
+        silent: Its beat has not changed for a lease: it may be frozen, so that its process is there proves nothing;
+            only one that has yet to start is waited for.
         me: Who asks; by default this process on this machine.
 
     Returns:
@@ -42,6 +45,8 @@ async def ensure_supervisor(
     """
     me = me or Identity(detached=False)
     standing = await latest_term(store, Keys(manifest.session_id))
+    if silent and await _is_there(provider, manifest.session_id, ("starting",)):
+        return None
     if standing is None and not silent and await _is_there(provider, manifest.session_id):
         return None  # it has not got to lead yet
     if standing is not None and not standing.resigned and standing.leader is not None:
@@ -57,9 +62,11 @@ async def ensure_supervisor(
     )
 
 
-async def _is_there(provider: Provider, session_id: str) -> bool:
-    """Whether the provider runs a supervisor for the session."""
+async def _is_there(
+    provider: Provider, session_id: str, states: Collection[str] = ("starting", "running")
+) -> bool:
+    """Whether the provider has a supervisor for the session that is in one of these states."""
     return any(
-        status.alive and status.worker.startswith("supervisor-")
+        status.state in states and status.worker.startswith("supervisor-")
         for status in await provider.describe(session_id)
     )

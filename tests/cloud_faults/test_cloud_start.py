@@ -1,0 +1,113 @@
+"""Tasks that take their time to start, refusals in the middle of a launch: nothing is started twice or forgotten."""
+
+import asyncio
+
+import pytest
+from cloud_tasks import slow_square
+
+import starburst
+from cloud import Cloud
+from starburst.aws.clients import Aws
+from starburst.client.pool import close_all
+from starburst.compute import LaunchSpec
+from starburst.compute.ecs import FargateProvider
+from starburst.errors import CloudError, PermissionDenied
+from starburst.options import Options
+
+SMALL = {"cpu": 0.25, "memory": "512MB"}
+
+
+class RefusingAws(Aws):
+    """AWS that refuses one call of an operation, the n-th (from 0), before or after it has done it."""
+
+    def __init__(self, error, *, operation, at, after=False):
+        super().__init__("us-east-1")
+        self.error, self.operation, self.at, self.after = error, operation, at, after
+        self.listed = 0
+
+    async def call(self, service, operation, /, **parameters):
+        self.listed += operation == "list_tasks"
+        if operation != self.operation:
+            return await super().call(service, operation, **parameters)
+        self.at -= 1
+        if self.at == -1:
+            if self.after:
+                await super().call(service, operation, **parameters)
+            raise self.error
+        return await super().call(service, operation, **parameters)
+
+
+@pytest.fixture(scope="module")
+def slow_cloud(tmp_path_factory):
+    """An account in which a task takes seconds to start."""
+    cloud = Cloud(tmp_path_factory.mktemp("slow"), pull_s=7.0).start()
+    yield cloud
+    cloud.aws.stop()
+
+
+@pytest.fixture(autouse=True)
+def used(slow_cloud, monkeypatch):
+    slow_cloud.use(monkeypatch, "FARGATE")
+    yield slow_cloud
+    close_all()
+    slow_cloud.clean()
+
+
+def test_a_supervisor_that_takes_long_to_start_is_waited_for(used, monkeypatch):
+    monkeypatch.setenv("STARBURST_LEASE", "2")
+    session = starburst.session(workers=1, **SMALL)
+    session.map(slow_square, range(4), [0.0] * 4)
+    assert session.collect(timeout=60) == [0, 1, 4, 9]
+    started = [task for task in used.aws.tasks() if task.definition.startswith("starburst-supervisor")]
+    assert len(started) == 1
+    session.cleanup(stop_workers=True, force=True)
+
+
+def test_tasks_that_were_started_before_a_refusal_are_told(used):
+    async def launch():
+        provider = FargateProvider()
+        place = await provider.prepare(
+            Options(launch_type="FARGATE", workers=3, spot=True, on_demand_base=1, **SMALL)
+        )
+        provider._aws = RefusingAws(PermissionDenied("no more"), operation="run_task", at=1)
+        names = ("w-1", "w-2", "w-3")
+        spec = LaunchSpec(session_url=f"{place.store}/sessions/told", session_id="told", workers=names)
+        launched = await provider.launch(spec)
+        await provider.stop("told", wait=False)
+        return launched
+
+    launched = asyncio.run(launch())
+    assert len(launched.workers) == 1
+    assert "no more" in launched.shortfall
+
+
+def test_two_clients_that_register_the_same_definition_at_once(used):
+    async def prepare():
+        provider = FargateProvider()
+        refusal = CloudError(
+            "ecs:RegisterTaskDefinition failed (ClientException): Too many concurrent attempts to create a new "
+            "revision of the specified family.",
+            code="ClientException",
+        )
+        aws = RefusingAws(refusal, operation="register_task_definition", at=0, after=True)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr("starburst.compute.ecs_prepare.Aws", lambda *_: aws)
+            return await provider.prepare(Options(launch_type="FARGATE", cpu=0.5, memory="2GB"))
+
+    place = asyncio.run(prepare())
+    assert "starburst-worker-" in place.deployment["definition"]
+
+
+def test_many_stops_at_once_look_no_more_often_than_one(used):
+    async def scenario():
+        provider = FargateProvider()
+        place = await provider.prepare(Options(launch_type="FARGATE", **SMALL))
+        provider._aws = aws = RefusingAws(CloudError("never"), operation="none", at=0)
+        names = tuple(f"w-{i}" for i in range(8))
+        spec = LaunchSpec(session_url=f"{place.store}/sessions/none", session_id="many", workers=names)
+        launched = [status.worker for status in (await provider.launch(spec)).workers]
+        await asyncio.gather(*(provider.stop("many", [one]) for one in launched))
+        assert not [status for status in await provider.describe("many") if status.alive]
+        return aws.listed
+
+    assert asyncio.run(scenario()) < 8
