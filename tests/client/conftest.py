@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-import os
 import subprocess
 import sys
 from dataclasses import dataclass, field
@@ -10,12 +9,20 @@ from pathlib import Path
 
 import psutil
 import pytest
+from places import BOTH, CLOUD, EVERYWHERE
 
 from helpers import eventually
 from starburst.client import pool as pools
 from starburst.store import open_store
 
-CLOUD = {"fargate": "FARGATE", "ec2": "EC2"}
+
+def pytest_generate_tests(metafunc):
+    """A test that does not say where it runs does so on this machine and on Fargate."""
+    local = metafunc.definition.get_closest_marker("this_machine")
+    said = [mark.args[0] for mark in metafunc.definition.iter_markers("parametrize")]
+    for name in ("warm", "fresh"):
+        if name in metafunc.fixturenames and name not in said and local is None:
+            metafunc.parametrize(name, BOTH, indirect=True)
 
 
 @dataclass
@@ -103,7 +110,7 @@ def nothing_left():
 @pytest.fixture(scope="module")
 def _warm_dirs(tmp_path_factory):
     """Folders that a module's tests share; when it ends all pools are closed and nobody may be left."""
-    dirs = {kind: tmp_path_factory.mktemp(f"warm-{kind}") for kind in ("folder", "s3", *CLOUD)}
+    dirs = {kind: tmp_path_factory.mktemp(f"warm-{kind}") for kind in EVERYWHERE}
     used = []
     yield dirs, used
     with pytest.MonkeyPatch.context() as patch:
@@ -134,7 +141,7 @@ def _set_place(monkeypatch, kind, url, data_dir, cloud=None):
 @pytest.fixture
 def warm(request, _warm_dirs, monkeypatch, data_dir):
     """A place whose two workers stay warm from test to test of a module: on a folder store, or on S3 if asked."""
-    kind = getattr(request, "param", os.environ.get("PLACE", "folder"))
+    kind = getattr(request, "param", "folder")
     dirs, used = _warm_dirs
     folder = dirs[kind]
     if kind in CLOUD:
@@ -152,7 +159,7 @@ def warm(request, _warm_dirs, monkeypatch, data_dir):
 @pytest.fixture
 def fresh(request, monkeypatch, data_dir):
     """A place of this test's own, on a folder store, or on S3 if asked; all its processes are ended with it."""
-    kind = getattr(request, "param", os.environ.get("PLACE", "folder"))
+    kind = getattr(request, "param", "folder")
     if kind in CLOUD:
         cloud = request.getfixturevalue("cloud")
         place = _set_place(monkeypatch, kind, cloud.url, data_dir, cloud)

@@ -8,6 +8,7 @@ import threading
 import client_tasks as tasks
 import msgspec
 import pytest
+from places import EVERYWHERE
 
 import starburst
 from helpers import eventually
@@ -19,7 +20,7 @@ from starburst.protocol.keys import Keys
 from starburst.protocol.records import encode_json
 from starburst.store import open_store
 
-both_stores = pytest.mark.parametrize("fresh", ["folder", "s3"], indirect=True)
+both_stores = pytest.mark.parametrize("fresh", EVERYWHERE, indirect=True)
 
 
 @pytest.fixture
@@ -300,6 +301,7 @@ ROWS = {
 }
 
 
+@pytest.mark.this_machine  # tests/cloud_faults has what can be wrong on AWS
 @pytest.mark.parametrize("name", ROWS)
 def test_bad_input(name, nothing_may_start, monkeypatch):
     call, kind, *words = ROWS[name]
@@ -448,6 +450,7 @@ def test_a_bucket_that_is_not_there(seaweed, s3_url, fresh):
     assert fresh.processes() == []
 
 
+@pytest.mark.this_machine
 def test_wrong_credentials(seaweed, s3_url, fresh, monkeypatch):
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "wrong")
     with pytest.raises(starburst.StoreError) as caught:

@@ -8,12 +8,13 @@ import time
 
 import client_tasks as tasks
 import pytest
+from places import EVERYWHERE
 
 import starburst
 from helpers import eventually
 
 pytestmark = pytest.mark.usefixtures("warm")
-both_stores = pytest.mark.parametrize("warm", ["folder", "s3"], indirect=True)
+both_stores = pytest.mark.parametrize("warm", EVERYWHERE, indirect=True)
 
 
 @pytest.fixture

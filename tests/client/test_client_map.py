@@ -6,11 +6,12 @@ import operator
 
 import client_tasks as tasks
 import pytest
+from places import EVERYWHERE
 
 import starburst
 
 pytestmark = pytest.mark.usefixtures("warm")
-both_stores = pytest.mark.parametrize("warm", ["folder", "s3"], indirect=True)
+both_stores = pytest.mark.parametrize("warm", EVERYWHERE, indirect=True)
 quiet = functools.partial(starburst.map, progress=False)
 
 

@@ -9,11 +9,12 @@ from pathlib import Path
 
 import client_tasks as tasks
 import pytest
+from places import EVERYWHERE
 
 import starburst
 from helpers import eventually
 
-both_stores = pytest.mark.parametrize("fresh", ["folder", "s3"], indirect=True)
+both_stores = pytest.mark.parametrize("fresh", EVERYWHERE, indirect=True)
 TESTS = str(Path(tasks.__file__).parent)
 HEAD = f"import json, os, sys, time\nsys.path.insert(0, {TESTS!r})\nimport client_tasks as tasks\nimport starburst\n"
 
@@ -151,6 +152,7 @@ def test_workers_start_in_the_callers_folder(fresh, script, tmp_path):
     assert fresh.run(path, cwd=tmp_path) == "['from here']\n"
 
 
+@pytest.mark.this_machine
 def test_variables_of_the_environment_reach_the_tasks(fresh, script):
     path = script(
         "import os\nos.environ['MY_SETTING'] = 'seen'\nimport starburst\n"
@@ -203,6 +205,7 @@ def test_the_absolute_timeout_of_a_map(fresh, tmp_path):
     assert starburst.map(tasks.square, [2], workers=1, absolute_timeout=60, progress=False) == [4]
 
 
+@pytest.mark.this_machine
 def test_the_first_call_says_where_it_runs_and_later_ones_do_not(fresh, script):
     path = script(
         HEAD + "starburst.map(tasks.square, [1], workers=2, progress=False)\n"
@@ -307,6 +310,7 @@ def test_a_killed_program_leaves_workers_that_leave_by_themselves(fresh, script,
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+@pytest.mark.this_machine
 def test_a_forked_child_can_map_too(fresh, script):
     path = script(
         HEAD + "import multiprocessing\n"
@@ -325,6 +329,23 @@ def test_a_forked_child_can_map_too(fresh, script):
         "    print(json.dumps([squares, mine == again, mine == theirs, process.exitcode]))\n"
     )
     assert json.loads(fresh.run(path)) == [[0, 1, 4], True, False, 0]
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+@pytest.mark.parametrize("fresh", ["s3"], indirect=True)
+def test_a_forked_child_of_a_process_that_uses_s3_is_told_so(fresh, script):
+    path = script(
+        HEAD + "import os\n"
+        "starburst.map(tasks.square, range(3), workers=1, progress=False)\n"
+        "if os.fork() == 0:\n"
+        "    try:\n"
+        "        starburst.map(tasks.square, range(3), workers=1, progress=False)\n"
+        "    except starburst.StoreError as error:\n"
+        "        print(error.hint, flush=True)\n"
+        "    os._exit(0)\n"
+        "os.wait()\n"
+    )
+    assert fresh.run(path).strip() == 'start child processes with multiprocessing.get_context("spawn")'
 
 
 def test_importing_starburst_loads_nothing_heavy_and_starts_nothing(script, fresh):

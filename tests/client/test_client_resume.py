@@ -6,12 +6,13 @@ import warnings
 
 import client_tasks as tasks
 import pytest
+from places import EVERYWHERE
 
 import starburst
 from helpers import eventually
 
-both_fresh = pytest.mark.parametrize("fresh", ["folder", "s3"], indirect=True)
-both_stores = pytest.mark.parametrize("warm", ["folder", "s3"], indirect=True)
+both_fresh = pytest.mark.parametrize("fresh", EVERYWHERE, indirect=True)
+both_stores = pytest.mark.parametrize("warm", EVERYWHERE, indirect=True)
 pytestmark = pytest.mark.usefixtures("warm")
 
 

@@ -8,6 +8,7 @@ import client_tasks as tasks
 import numpy as np
 import psutil
 import pytest
+from places import EVERYWHERE
 
 import starburst
 from helpers import eventually
@@ -15,7 +16,7 @@ from starburst.client.engine import engine
 from starburst.store import open_store
 from starburst.testing import FaultyStore
 
-both_stores = pytest.mark.parametrize("fresh", ["folder", "s3"], indirect=True)
+both_stores = pytest.mark.parametrize("fresh", EVERYWHERE, indirect=True)
 
 
 @pytest.fixture

@@ -138,7 +138,7 @@ def test_a_newer_major_version_is_refused_even_if_its_fields_are_unknown(record:
     ],
 )
 def test_damaged_json_names_the_object(data: bytes) -> None:
-    with pytest.raises(CorruptObject, match="claims/000001-00000000.0001 does not hold a Claim"):
+    with pytest.raises(CorruptObject, match=r"claims/000001-00000000\.0001 does not hold a Claim"):
         decode_json(Claim, data, "claims/000001-00000000.0001")
 
 

@@ -248,13 +248,14 @@ def ended(session: str, name: str, detail: str = "") -> SessionEnded:
         "idle": "it had nothing to do for its session_timeout",
         "cancelled": "it was cancelled",
         "closed": "it was closed",
+        "left": "it was left by the program that made it",
         "failed": "its workers could not do their work",
     }.get(name, name)
     more = f": {detail}" if detail else ""
     return SessionEnded(
         f"session {session} takes no more work, {why}{more}",
         hint=f"finished results are kept: starburst collect {session} -o results.pickle"
-        + ("" if name in ("cancelled", "closed") else f"; to go on: starburst extend {session} 2h"),
+        + ("" if name in ("cancelled", "closed", "left") else f"; to go on: starburst extend {session} 2h"),
     )
 
 

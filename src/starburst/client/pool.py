@@ -272,15 +272,22 @@ class Pool:
             await self._leave_out_what_is_handed_over()
         with contextlib.suppress(StoreError):
             if not self.leave_open:
-                data = {"reason": "closed"}
+                # What nobody will collect need not be finished: workers on AWS are paid for as long as they go on.
+                data = {"reason": "closed" if self.keep else "left"}
                 await append_event(
                     connection.store, connection.keys, connection.clock, "terminated", data=data
                 )
-        await connection.provider.stop(self.session_id, None, grace_s=_CLOSE_S, wait=False)
+        await self._stop_workers()
         if not self.keep:
             with contextlib.suppress(StoreError):
                 await delete_session(connection.store, connection.keys)
             await connection.provider.forget(self.session_id)
+
+    async def _stop_workers(self) -> None:
+        """Wait for them only a little: it is certain that they will go, and what they write before is removed."""
+        provider = self.connection.provider
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(provider.stop(self.session_id, grace_s=_CLOSE_S), 3 * _CLOSE_S)
 
     async def _leave_out_what_is_handed_over(self) -> None:
         """What is kept for the sake of one call shall not bring the results of others when it is collected."""

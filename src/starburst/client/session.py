@@ -354,7 +354,7 @@ class Session:
         self._checked_at = float("-inf")
         if stop_workers:
             try:
-                await self._event("terminated", {"reason": "closed"})
+                await self._event("terminated", {"reason": "left" if force else "closed"})
             except SessionNotFound:
                 if not force:
                     raise

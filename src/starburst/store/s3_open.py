@@ -30,6 +30,8 @@ _OWN_CHAIN = (
 """With all of one line set, obstore finds the credentials by itself, and boto3's slow import is saved."""
 _CREDENTIALS_TTL = timedelta(minutes=5)
 """Shorter than the ten minutes for which botocore promises that what it hands out stays valid."""
+_opened_in: int | None = None
+"""The process that has opened S3 stores."""
 
 
 def open_s3(
@@ -50,6 +52,7 @@ def open_s3(
         StoreError: boto3 is needed and not installed.
     """
     name, prefix = _parts_of(url)
+    _check_not_forked(url)
     endpoint = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
     region = region or os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION")
     provider = None
@@ -86,6 +89,17 @@ def open_s3(
     with mapped("open", name, url):
         store = S3Store(connect, url=canonical, prefix=f"{prefix}/" if prefix else "", timeout_s=timeout_s)
     return RetryingStore(store, clock=clock)
+
+
+def _check_not_forked(url: str) -> None:
+    """The threads of obstore do not survive a fork: the child would wait for ever."""
+    global _opened_in  # noqa: PLW0603 - of this process
+    if _opened_in not in (None, os.getpid()):
+        raise StoreError(
+            f"{url} cannot be opened here: this process was forked from one that uses S3",
+            hint='start child processes with multiprocessing.get_context("spawn")',
+        )
+    _opened_in = os.getpid()
 
 
 def _parts_of(url: str) -> tuple[str, str]:
