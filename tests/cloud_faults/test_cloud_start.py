@@ -1,6 +1,7 @@
 """Tasks that take their time to start, refusals in the middle of a launch: nothing is started twice or forgotten."""
 
 import asyncio
+import time
 
 import pytest
 from cloud_tasks import slow_square
@@ -10,6 +11,7 @@ from cloud import Cloud
 from starburst.aws.clients import Aws
 from starburst.client.pool import close_all
 from starburst.compute import LaunchSpec
+from starburst.compute.ec2 import Ec2Provider
 from starburst.compute.ecs import FargateProvider
 from starburst.errors import CloudError, PermissionDenied
 from starburst.options import Options
@@ -111,3 +113,27 @@ def test_many_stops_at_once_look_no_more_often_than_one(used):
         return aws.listed
 
     assert asyncio.run(scenario()) < 8
+
+
+def test_why_no_host_comes_is_told(used):
+    async def waits_for():
+        provider = Ec2Provider(host_within_s=1.0)
+        place = await provider.prepare(Options(launch_type="EC2", spot=False))
+        spec = LaunchSpec(session_url=f"{place.store}/sessions/none", session_id="hosts", workers=("w-1",))
+        await provider.launch(spec)
+        deadline = time.monotonic() + 30
+        while time.monotonic() < deadline:
+            [status] = await provider.describe("hosts")
+            if status.waits_for:
+                break
+            await asyncio.sleep(0.1)
+        await provider.stop("hosts", wait=False)
+        return status.waits_for
+
+    used.aws.set_quota("ec2", "L-1216C47A", 0)
+    try:
+        reason = asyncio.run(waits_for())
+    finally:
+        used.aws.set_quota("ec2", "L-1216C47A", 4000)
+    assert "no EC2 host comes" in reason
+    assert "vCPU" in reason

@@ -44,6 +44,7 @@ class Fleet:
         self.room = None
         self.taken = set()
         self.hopeless = ""
+        self.waits_for = ""
         self.specs = []
         self.stopped = []
         self.supervisors = []
@@ -84,6 +85,8 @@ class Fleet:
 
     def _status(self, process):
         exited = process.state == "exited"
+        if not exited and self.waits_for:
+            return ProviderStatus(worker=process.worker, state="starting", waits_for=self.waits_for)
         if exited and self.hopeless:
             return ProviderStatus(worker=process.worker, state="exited", reason=self.hopeless, hopeless=True)
         return ProviderStatus(

@@ -317,6 +317,21 @@ def test_without_room_for_all_it_runs_with_what_fits_and_tops_up():
     World().run(scenario)
 
 
+def test_workers_that_do_not_start_are_told_with_the_reason_once():
+    async def scenario(world):
+        world.fleet.waits_for = "no EC2 host comes: VcpuLimitExceeded"
+        world.start(world.supervisor())
+        await world.submit(50)
+        await world.pass_s(120)
+        waiting = await world.events("workers-waiting")
+        assert [event.data for event in waiting] == [{"missing": 4, "reason": world.fleet.waits_for}]
+
+    async def does_not_start(world, process):
+        await world.clock.sleep(10_000)
+
+    World(does_not_start).run(scenario)
+
+
 def test_without_any_room_it_waits_and_does_not_give_up():
     async def scenario(world):
         world.fleet.room = 0

@@ -65,6 +65,7 @@ class ProviderStatus:
         log: Where its output goes: a path or an address.
         taken: It was taken away, or could not start, for want of capacity: no fault of the worker's.
         hopeless: It could not start for a reason that the next one would meet, too.
+        waits_for: Why it has not started after a time in which others do: quota, capacity.
         details: What else its provider knows, for the session's events: zone, capacity, stop code.
     """
 
@@ -76,6 +77,7 @@ class ProviderStatus:
     log: str | None = None
     taken: bool = False
     hopeless: bool = False
+    waits_for: str = ""
     details: Mapping[str, str] = field(default_factory=dict)
 
     @property

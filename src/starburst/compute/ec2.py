@@ -5,12 +5,14 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import ClassVar
 
 from starburst.aws.images import find_image
 from starburst.aws.instance_types import InstanceType, describe_types
+from starburst.aws.scaling_failures import scaling_failures
 from starburst.clock import Clock
-from starburst.compute.base import LaunchSpec
+from starburst.compute.base import LaunchSpec, ProviderStatus
 from starburst.compute.ec2_capacity import check_types, ensure_capacity, find_capacity
 from starburst.compute.ec2_holds import clear, close_at, keep_warm
 from starburst.compute.ec2_sizes import WorkerSize, default_size, fits
@@ -32,6 +34,8 @@ _SPOT_PATIENCE_S = 240.0
 _SPOT_PAUSE_S = 900.0
 """Then Spot is not tried again for so long."""
 _WARM_EVERY_S = 60.0
+_HOST_WITHIN_S = 90.0
+"""After that it is asked why no host has come, and again after as long: RunTask does not tell."""
 
 
 class Ec2Provider(EcsProvider):
@@ -41,6 +45,7 @@ class Ec2Provider(EcsProvider):
         clock: Time.
         look_every_s: Seconds between two looks at a small session's tasks.
         spot_patience_s: So long tasks wait for a Spot host before they are sent to on-demand ones.
+        host_within_s: So long tasks wait for a host before it is asked why none comes.
     """
 
     name: ClassVar[str] = "EC2"
@@ -51,12 +56,21 @@ class Ec2Provider(EcsProvider):
         clock: Clock | None = None,
         look_every_s: float = 1.0,
         spot_patience_s: float = _SPOT_PATIENCE_S,
+        host_within_s: float = _HOST_WITHIN_S,
     ) -> None:
         super().__init__(clock=clock, look_every_s=look_every_s)
         self._spot_patience_s = spot_patience_s
+        self._host_within_s = host_within_s
+        self._asked_s = float("-inf")
+        self._no_hosts = ""
         self._no_spot_until_s = float("-inf")
         self._warmed_s = float("-inf")
         self._most_alive = 0
+
+    async def describe(self, session_id: str) -> list[ProviderStatus]:
+        """As for all of ECS; those that wait for a host say why none comes."""
+        found = await super().describe(session_id)
+        return [replace(one, waits_for=self._no_hosts) if one.state == "starting" else one for one in found]
 
     async def _placed(self, target: Target, options: Options) -> EcsPlace:
         names = options.instance_types or (DEFAULT_INSTANCE_TYPE,)
@@ -118,21 +132,48 @@ class Ec2Provider(EcsProvider):
         return self.place.capacity[:1]
 
     async def _after_look(self, session_id: str, tasks: SessionTasks) -> None:
+        await self._ask_why(tasks)
         await self._give_up_on_spot(tasks)
         await self._stay_warm(session_id, tasks)
+
+    async def _ask_why(self, tasks: SessionTasks) -> None:
+        """Tasks that no host comes for wait without a word; the Auto Scaling group knows what is in the way."""
+        waiting = self._waiting(tasks, self._host_within_s)
+        if not waiting:
+            self._no_hosts = ""
+        elif self._clock.monotonic() - self._asked_s >= self._host_within_s:
+            self._asked_s = self._clock.monotonic()
+            since = self._clock.time() - 2 * self._host_within_s
+            names = sorted({str(tasks.tasks[arn].get("capacityProviderName")) for arn in waiting})
+            try:
+                failures = [
+                    one for name in names for one in await scaling_failures(self.aws, name, since=since)
+                ]
+            except CloudError as error:
+                log.warning("%d workers wait for a host; why cannot be asked: %s", len(waiting), error)
+                return
+            self._no_hosts = f"no EC2 host comes: {failures[0].message}" if failures else self._no_hosts
+
+    def _waiting(self, tasks: SessionTasks, seconds: float) -> list[str]:
+        """Tasks that have waited for a host for so long."""
+        now = self._clock.time()
+        return [
+            arn
+            for arn in tasks.alive()
+            if (task := tasks.tasks[arn]).get("lastStatus") == "PROVISIONING"
+            and task.get("capacityProviderName") in self._providers()
+            and now - _created(task.get("createdAt"), now) >= seconds
+        ]
 
     async def _give_up_on_spot(self, tasks: SessionTasks) -> None:
         """Tasks that have waited too long for a Spot host are stopped; the next ones are launched on-demand."""
         place = self.place
         if place.spot != "prefer":
             return
-        now = self._clock.time()
         waiting = [
             arn
-            for arn in tasks.alive()
-            if tasks.tasks[arn].get("lastStatus") == "PROVISIONING"
-            and tasks.tasks[arn].get("capacityProviderName") == place.spot_provider
-            and now - _created(tasks.tasks[arn].get("createdAt"), now) >= self._spot_patience_s
+            for arn in self._waiting(tasks, self._spot_patience_s)
+            if tasks.tasks[arn]["capacityProviderName"] == place.spot_provider
         ]
         if waiting:
             log.warning("%d workers get no Spot host; on-demand ones are used for now", len(waiting))

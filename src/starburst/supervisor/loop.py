@@ -128,6 +128,7 @@ class Supervisor:
         self._term: Term | None = None
         self._complaint = ""
         self._gave_up: str | None = None
+        self._waits_for = ""
         self._failing_since: float | None = None
         local = store.poll.max_s < _LOCAL_TICK_S
         self._tick_s = min(manifest.heartbeat_s, _LOCAL_TICK_S) if local else manifest.heartbeat_s
@@ -184,6 +185,7 @@ class Supervisor:
             self._gave_up = None if snapshot.ended is None else self._gave_up
             for action in actions:
                 over = await self._act(action, snapshot) and over
+            await self._tell_who_waits()
             self._complaint = ""
             self._failing_since = None
         except StarburstError as error:
@@ -303,6 +305,14 @@ class Supervisor:
         if self._observer.launch_short(why):
             log.warning("%d workers have to wait: %s", missing, why)
             await self._note("workers-waiting", missing=missing, reason=why)
+
+    async def _tell_who_waits(self) -> None:
+        """Workers that were taken on may have to wait, too; it is told once, and again if the reason changes."""
+        missing, why = self._observer.waits
+        if why and why != self._waits_for:
+            log.warning("%d workers have to wait: %s", missing, why)
+            await self._note("workers-waiting", missing=missing, reason=why)
+        self._waits_for = why
 
     def _ordinal_of(self, worker: str) -> int:
         """The number of a worker; those that others started get the lowest that is free."""

@@ -147,6 +147,12 @@ class Observer:
         status = self._statuses.get(worker)
         return {} if status is None else status.details
 
+    @property
+    def waits(self) -> tuple[int, str]:
+        """How many workers do not start for want of quota or capacity, and what their provider says of that."""
+        reasons = [status.waits_for for status in self._statuses.values() if status.waits_for]
+        return len(reasons), reasons[0] if reasons else ""
+
     def left(self, worker: str) -> None:
         """It was recorded that a worker left in good order."""
         self._left.add(worker)
