@@ -35,6 +35,8 @@ def for_clients(options: SimOptions, *, endpoint: str, s3_endpoint: str) -> dict
         "AWS_CONFIG_FILE": nowhere,
         "AWS_SHARED_CREDENTIALS_FILE": nowhere,
         "AWS_EC2_METADATA_DISABLED": "true",
+        # What `starburst setup` writes down about this account must not meet the user's own settings.
+        "STARBURST_CONFIG_DIR": str(Path(options.folder) / "settings"),
     }
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from werkzeug.serving import ThreadedWSGIServer
 
-from starburst.testing.aws import ec2, ecs, gate, lifecycle, limits, prices, quotas, verbs
+from starburst.testing.aws import default_network, ec2, ecs, gate, lifecycle, limits, prices, quotas, verbs
 from starburst.testing.aws.control import Control
 from starburst.testing.aws.front import Front
 from starburst.testing.aws.scripts import Scripts
@@ -28,6 +28,7 @@ __all__ = ["run"]
 _PARTS: tuple[Callable[[World], None], ...] = (
     gate.install,
     limits.install,
+    default_network.install,
     lifecycle.install,
     ecs.install,
     ec2.install,
