@@ -25,7 +25,8 @@ class Cloud:
     def start(self, **setup):
         """Start it and set it up."""
         with pytest.MonkeyPatch.context() as patch:
-            patch.delenv("STARBURST_DATA_DIR", raising=False)  # by it a test finds, and kills, what is its own
+            # A test finds, and kills, its own processes by this variable.
+            patch.delenv("STARBURST_DATA_DIR", raising=False)
             self.aws.start()
             self.use(patch)
             starburst.setup(**{"image": IMAGE, **setup})
