@@ -69,3 +69,13 @@ def test_a_client_that_is_interrupted_stops_its_tasks(site):
     client.communicate(timeout=30)
     eventually(lambda: not site.alive(), 30, what="the end of all tasks")
     assert crew.done() < 2000
+
+
+def test_a_client_that_is_interrupted_does_not_let_long_tasks_go_on(site):
+    """ECS would give them two minutes, and Spot's notice 90 seconds."""
+    client = site.start("client_maps.py", 4, 300)
+    eventually(lambda: len(site.workers(last_status="RUNNING")) == 2, 30, what="workers")
+    eventually(lambda: site.crew().claimed() == 2, 30, what="work")
+    client.send_signal(signal.SIGINT)
+    client.communicate(timeout=30)
+    eventually(lambda: not site.alive(), 30, what="the end of all tasks")

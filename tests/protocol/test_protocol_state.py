@@ -70,6 +70,12 @@ def test_lost_workers_are_kept_with_the_reason() -> None:
     assert state.lost == {"w-1": "exit code 9"}
 
 
+def test_dismissed_workers_add_up() -> None:
+    state = folded(("dismissed", {"workers": ["w-1"]}), ("dismissed", {"workers": ["w-2"]}))
+    assert state.dismissed == {"w-1", "w-2"}
+    assert state.name(1001.0) == "open"
+
+
 def test_states_do_not_share_what_they_collect() -> None:
     folded(("cancelled", {"batches": [1]}))
     assert folded().cancelled_batches == set()

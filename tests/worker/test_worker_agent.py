@@ -466,8 +466,9 @@ def test_an_extended_deadline_holds():
             "it was given up for lost and replaced",
             False,
         ),
+        (("dismissed", {"workers": ["a", "b"]}), "it was sent away", False),
     ],
-    ids=["cancelled", "closed", "idle", "given-up"],
+    ids=["cancelled", "closed", "idle", "given-up", "dismissed"],
 )
 def test_what_ends_a_session_ends_its_workers(event, reason, finishes):
     async def scenario(session):

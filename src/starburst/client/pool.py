@@ -259,7 +259,20 @@ class Pool:
         self.keep = self.leave_open = True
         await self._leave_out_what_is_handed_over()
         await self._end_supervision()
+        await self._dismiss()
         await self.connection.provider.stop(self.session_id, None, grace_s=_CLOSE_S, wait=False)
+
+    async def _dismiss(self) -> None:
+        """Tell workers not to finish what they run: a container that is asked to stop would take its two minutes."""
+        connection = self.connection
+        with contextlib.suppress(StoreError):
+            await self.collector.read_news()
+            workers = sorted(set(self.state.ordinals) - set(self.state.lost))
+            if workers:
+                data = {"workers": workers}
+                await append_event(
+                    connection.store, connection.keys, connection.clock, "dismissed", data=data
+                )
 
     async def close(self) -> None:
         """End the session: no worker is left, and nothing of it in the store unless it is to be kept."""

@@ -23,6 +23,7 @@ class SessionState:
         cancelled_batches: Submissions whose remaining tasks are not to run.
         delivered: Submissions whose results were handed over and removed.
         lost: Workers that are gone, with the reason their provider gave.
+        dismissed: Workers that are to stop at once, though the session goes on.
         ordinals: The numbers of workers that were started.
     """
 
@@ -32,6 +33,7 @@ class SessionState:
     cancelled_batches: set[int] = field(default_factory=set)
     delivered: set[int] = field(default_factory=set)
     lost: dict[str, str] = field(default_factory=dict)
+    dismissed: set[str] = field(default_factory=set)
     ordinals: dict[str, int] = field(default_factory=dict)
 
     @classmethod
@@ -66,6 +68,8 @@ class SessionState:
                 self.ended = "cancelled"
             case "terminated":
                 self.ended = self.ended or str(data["reason"])
+            case "dismissed":
+                self.dismissed.update(map(str, data["workers"]))
             case "worker-lost":
                 self.lost[str(data["worker"])] = str(data["reason"])
 

@@ -265,6 +265,8 @@ class Agent:
             self.stop(f"the session is {what}", at_once=what != "closed" or not self._working)
         elif self.worker in self.state.lost:
             self.stop("it was given up for lost and replaced", at_once=True)
+        elif self.worker in self.state.dismissed:
+            self.stop("it was sent away", at_once=True)
 
     async def _read_events(self) -> None:
         """Take new events into account; what cannot be read or understood changes nothing, as for supervisors."""
