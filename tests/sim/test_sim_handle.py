@@ -160,6 +160,14 @@ def test_simulate_prints_what_to_export(end):
         assert process.wait(60) == 0
 
 
+def test_simulate_passes_sigterm_on_to_its_command():
+    run = [*STARBURST, "simulate", "--", "sh", "-c", "echo here; exec sleep 300"]
+    with subprocess.Popen(run, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout.readline() == "here\n"
+        process.terminate()
+        assert process.wait(60) == 128 + signal.SIGTERM
+
+
 def test_simulate_as_json():
     with subprocess.Popen(
         [*STARBURST, "simulate", "--json"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True

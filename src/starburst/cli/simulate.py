@@ -76,8 +76,9 @@ def _run(arguments: list[str], environment: dict[str, str]) -> int:
         raise CommandError(
             f"{arguments[0]} cannot be started: {error.strerror}.", exit_code=exit_codes.USAGE
         ) from error
+    # Ctrl-C reaches the command as well, SIGTERM only us; either way it decides what comes of it.
+    signal.signal(signal.SIGTERM, lambda _number, _frame: process.terminate())
     while True:
-        # Ctrl-C reaches the command as well: it decides what comes of it.
         with contextlib.suppress(KeyboardInterrupt):
             code = process.wait()
             return 128 - code if code < 0 else code
