@@ -137,3 +137,38 @@ def test_why_no_host_comes_is_told(used):
         used.aws.set_quota("ec2", "L-1216C47A", 4000)
     assert "no EC2 host comes" in reason
     assert "vCPU" in reason
+
+
+def test_hosts_stay_though_only_the_supervisor_is_left(used):
+    async def scenario():
+        provider = Ec2Provider()
+        options = Options(launch_type="EC2", spot=False, warm_pool_timeout=8)  # told every two seconds
+        place = await provider.prepare(options)
+        group = {"AutoScalingGroupNames": [place.deployment["on_demand_provider"]]}
+
+        async def holds():
+            await provider.describe("warm")
+            answer = await provider.aws.call("autoscaling", "describe_auto_scaling_groups", **group)
+            keys = [tag["Key"] for tag in answer["AutoScalingGroups"][0]["Tags"]]
+            return {key.split(":")[1] for key in keys if key.endswith(":warm")}
+
+        async def until(wanted, seconds):
+            for _ in range(round(seconds / 0.2)):
+                if (found := await holds()) == wanted:
+                    break
+                await asyncio.sleep(0.2)
+            return found
+
+        url = f"{place.store}/sessions/warm"
+        spec = LaunchSpec(
+            session_url=url, session_id="warm", workers=("w-1",), deadline_at=time.time() + 3600
+        )
+        [worker] = (await provider.launch(spec)).workers
+        assert await until({"open", "warm"}, 20) == {"open", "warm"}
+        await provider.launch_supervisor(url, "warm")
+        await provider.stop("warm", [worker.worker])
+        assert await until({"warm"}, 5) == {"warm"}
+        assert await until(set(), 3) == {"warm"}
+        await provider.stop("warm", wait=False)
+
+    asyncio.run(scenario())

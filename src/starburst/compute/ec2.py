@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import ClassVar
@@ -182,23 +183,28 @@ class Ec2Provider(EcsProvider):
 
     async def _stay_warm(self, session_id: str, tasks: SessionTasks) -> None:
         """While workers are there, put off the moment at which their hosts may go; AWS keeps it, whoever is gone."""
-        timeout_s = self.place.warm_pool_timeout_s
-        alive = tasks.alive()
-        due = self._clock.monotonic() - self._warmed_s >= min(_WARM_EVERY_S, timeout_s / 4)
-        if not alive or not (due or len(alive) > self._most_alive):
+        by_provider = Counter(
+            str(tasks.tasks[arn].get("capacityProviderName") or "") for arn in tasks.alive()
+        )
+        hosted = {name: by_provider[name] for name in self._providers() if by_provider[name]}
+        alive = sum(hosted.values())  # a supervisor is on Fargate
+        if not alive:
+            if self._most_alive:  # nothing to close at the deadline; who launches again says so again
+                self._most_alive = 0
+                await self._after_stop(session_id)
             return
-        self._warmed_s, self._most_alive = self._clock.monotonic(), len(alive)
-        by_provider: dict[str, int] = {}
-        for arn in alive:
-            name = str(tasks.tasks[arn].get("capacityProviderName") or "")
-            by_provider[name] = by_provider.get(name, 0) + 1
-        for name in self._providers():
+        timeout_s = self.place.warm_pool_timeout_s
+        due = self._clock.monotonic() - self._warmed_s >= min(_WARM_EVERY_S, timeout_s / 4)
+        if not due and alive <= self._most_alive:
+            return
+        self._warmed_s, self._most_alive = self._clock.monotonic(), alive
+        for name, count in hosted.items():
             try:
                 await keep_warm(
                     self.aws,
                     name,
                     session_id,
-                    hosts=math.ceil(by_provider.get(name, 0) / max(1, self.place.per_host)),
+                    hosts=math.ceil(count / max(1, self.place.per_host)),
                     until=self._clock.time() + timeout_s,
                     clock=self._clock,
                 )

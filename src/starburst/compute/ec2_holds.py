@@ -39,7 +39,8 @@ CLOSE_GRACE_S = 120.0
 _OPEN = "starburst:open:"
 _WARM = "starburst:warm:"
 _ACTION = re.compile(r"starburst-(close|floor)-(\d+)(?:-(\d+))?(-idle)?")
-_FORGET_S = 3600  # after which the hold of a session that died is removed by others
+_FORGET_S = 3600  # after which the hold of a session that died is removed by others, whose clocks may differ
+_FORGET_AT_ONCE = 30  # AWS takes 50 tags a group: of so many holds, those that are over go at once
 _MARGIN_S = 1  # AWS takes no action for a moment that is past
 _ROUNDS = 8
 
@@ -143,7 +144,8 @@ def wanted(holds: Iterable[Hold], now: float) -> Wanted:
     if any(hold.hosts is None for hold in live):
         # A second later than all else: AWS takes no two actions of one moment.
         actions.add(Action(last + 1))
-    forgotten = tuple(hold.tag for hold in holds if hold.until < now - _FORGET_S)
+    forget_s = _FORGET_S if len(holds) < _FORGET_AT_ONCE else 0
+    forgotten = tuple(hold.tag for hold in holds if hold.until < now - forget_s)
     return Wanted(floor=floor, in_use=bool(live), actions=frozenset(actions), forgotten=forgotten)
 
 

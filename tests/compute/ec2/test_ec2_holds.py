@@ -55,6 +55,12 @@ def test_what_has_ended_counts_no_more_and_is_forgotten_later():
     assert wanted([opened("a", -4000)], NOW).forgotten == ("starburst:open:a",)
 
 
+def test_of_very_many_holds_those_that_are_over_are_forgotten_at_once():
+    holds = [warm(f"s{i}", 1, 600 if i else -5) for i in range(30)]
+    assert wanted(holds, NOW).forgotten == ("starburst:warm:s0",)
+    assert wanted(holds[:20], NOW).forgotten == ()
+
+
 def test_holds_survive_as_tags_and_other_tags_are_none():
     holds = [opened("session-1", 5), warm("session-2", 7, 9)]
     tags = {hold.tag: hold.value for hold in holds}
