@@ -63,7 +63,9 @@ def test_the_old_sequence_protocol_will_do():
     assert quiet(tasks.add, OldSequence(), OldSequence()) == [2, 4, 6, 8]
 
 
-@pytest.mark.parametrize("items", [[], (), range(0), "", {}, iter(())], ids=lambda items: type(items).__name__)
+@pytest.mark.parametrize(
+    "items", [[], (), range(0), "", {}, iter(())], ids=lambda items: type(items).__name__
+)
 def test_no_items_give_an_empty_result(items):
     assert quiet(tasks.square, items) == []
 
