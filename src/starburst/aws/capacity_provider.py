@@ -18,22 +18,10 @@ __all__ = [
     "attached_providers",
     "detach_provider",
     "ensure_provider",
-    "provider_group_arn",
     "remove_provider",
 ]
 
 _WAIT_S = 180.0
-
-
-async def provider_group_arn(aws: Aws, name: str) -> str | None:
-    """The Auto Scaling group of the provider; None if there is no such provider.
-
-    Raises:
-        NotSetUp: It is not ours.
-        CloudError: AWS did not answer.
-    """
-    found = await _describe(aws, name)
-    return None if found is None else str(found["autoScalingGroupProvider"]["autoScalingGroupArn"])
 
 
 async def ensure_provider(aws: Aws, name: str, *, group_arn: str, cluster: str, clock: Clock) -> str:

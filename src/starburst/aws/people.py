@@ -132,13 +132,14 @@ def setup_policy(scope: Scope) -> Document:
         allow("logs:DescribeLogGroups", "*"),
         *_capacity_statements(scope),
         allow(
-            ["ecs:CreateCluster", "ecs:DeleteCluster", "ecs:ListServices"],
+            ["ecs:CreateCluster", "ecs:DeleteCluster"],
             scope.arn("ecs", f"cluster/{CLUSTER}"),
         ),
         allow("ecs:TagResource", "*", StringEquals={"ecs:CreateAction": ["CreateCluster"]}),
         allow("ecs:DeleteTaskDefinitions", families(scope)),
         *tasks_statements(scope)[1:],
         allow(["ecs:DeregisterTaskDefinition", "ecs:ListTaskDefinition*", "ecr:GetAuthorizationToken"], "*"),
+        allow("ecs:ListServices", "*"),  # AWS checks it on no resource
         allow([*_NETWORK, *_LAUNCH], "*", StringEquals={"aws:RequestedRegion": scope.region}),
         allow(
             ["ec2:Delete*", "ec2:DetachInternetGateway"],
