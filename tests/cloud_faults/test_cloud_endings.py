@@ -22,6 +22,13 @@ def test_cleanup_waits_until_all_tasks_have_stopped(site):
     session.cleanup(stop_workers=True)
     assert site.alive() == []
     assert session.status().state == "closed"
+    [left] = crew.told("workers-left")
+    assert {worker["stop_code"] for worker in left["workers"].values()} <= {
+        "UserInitiated",
+        "EssentialContainerExited",
+    }
+    assert len(left["workers"]) == 3
+    assert all(worker["stopped_at"] and worker["zone"] for worker in left["workers"].values())
     kept = session.collect(wait=False)
     assert kept
     assert kept == [i * i for i in range(2000) if i * i in set(kept)]
@@ -44,6 +51,9 @@ def test_an_idle_session_leaves_no_task(site):
     eventually(lambda: not site.alive(), 30, what="the end of all tasks on AWS")
     reasons = [data["reason"] for data in crew.told("worker-stopped")]
     assert reasons == ["nothing to do for the idle timeout"] * 2 or crew.told("terminated")
+    told = {data["worker"] for data in crew.told("worker-stopped")}
+    told.update(name for data in crew.told("workers-left") for name in data["workers"])
+    assert len(told) == 2, "the outcome of every worker is in the events"
     assert starburst.attach(crew.session_id).collect() == [i * i for i in range(40)]
     assert site.alive() == []  # all is there: attach wakes nobody
 

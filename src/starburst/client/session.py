@@ -15,7 +15,7 @@ from starburst.client.mapping import OnError, check_on_error
 from starburst.client.packing import Packed, check_callable, check_chunksize, columns_of, pack_map
 from starburst.client.pool import Pool
 from starburst.client.status import SessionStatus, read_status, requests_of
-from starburst.compute.base import Provider
+from starburst.compute.base import Provider, outcomes_of
 from starburst.errors import (
     CollectTimeout,
     SerializationError,
@@ -360,6 +360,9 @@ class Session:
                     raise
             grace_s = _FORCED_GRACE_S if force else _GRACE_S  # what is removed need not be finished
             await connection.provider.stop(self.session_id, None, grace_s=grace_s)
+            outcomes = {} if force else outcomes_of(await connection.provider.describe(self.session_id))
+            if outcomes:  # their supervisor went with them
+                await self._event("workers-left", {"workers": outcomes})
         if force:
             await delete_session(connection.store, connection.keys)
             await connection.provider.forget(self.session_id)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol, runtime_checkable
 
@@ -16,6 +16,7 @@ __all__ = [
     "Provider",
     "ProviderStatus",
     "WorkerState",
+    "outcomes_of",
     "supervisor_command",
     "worker_command",
 ]
@@ -214,6 +215,15 @@ class Provider(Protocol):
     async def forget(self, session_id: str) -> None:
         """Remove records and logs of workers that are gone; those of all others stay."""
         ...
+
+
+def outcomes_of(statuses: Iterable[ProviderStatus]) -> dict[str, dict[str, str]]:
+    """How workers ended, by name, as far as their provider knows more than this machine: for the session's events."""
+    return {
+        status.worker: {"reason": status.reason, **status.details}
+        for status in statuses
+        if status.state == "exited" and status.details
+    }
 
 
 def worker_command(spec: LaunchSpec, worker: str, ordinal: int) -> list[str]:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from starburst.clock import Clock, Deadline
-from starburst.compute.base import LaunchSpec, Provider
+from starburst.compute.base import LaunchSpec, Provider, outcomes_of
 from starburst.config import patience_s
 from starburst.errors import ProviderError, StarburstError, StoreError
 from starburst.protocol.keys import Keys, new_worker_id, session_url
@@ -217,6 +217,7 @@ class Supervisor:
             self._changed.clear()
             report = await self.tick()
             if report.over:
+                await self._record_outcomes()
                 return
             if report.state == "open":
                 wind_down = None
@@ -313,6 +314,11 @@ class Supervisor:
             log.warning("%d workers have to wait: %s", missing, why)
             await self._note("workers-waiting", missing=missing, reason=why)
         self._waits_for = why
+
+    async def _record_outcomes(self) -> None:
+        """Of those that left with the session: their provider may forget them within the hour."""
+        if outcomes := outcomes_of(self._observer.unrecorded()):
+            await self._note("workers-left", workers=outcomes)
 
     def _ordinal_of(self, worker: str) -> int:
         """The number of a worker; those that others started get the lowest that is free."""

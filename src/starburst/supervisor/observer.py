@@ -153,6 +153,10 @@ class Observer:
         reasons = [status.waits_for for status in self._statuses.values() if status.waits_for]
         return len(reasons), reasons[0] if reasons else ""
 
+    def unrecorded(self) -> list[ProviderStatus]:
+        """What the provider told last of workers that no event tells of."""
+        return [status for worker, status in self._statuses.items() if worker not in self._gone]
+
     def left(self, worker: str) -> None:
         """It was recorded that a worker left in good order."""
         self._left.add(worker)
