@@ -31,7 +31,7 @@ from starburst.protocol.keys import Keys, new_session_id
 from starburst.protocol.keys import session_url as url_of
 from starburst.protocol.pack import encode_pack
 from starburst.protocol.records import BatchHeader, Environment, FunctionHeader, Manifest, ObjectHeader
-from starburst.protocol.sessions import create_session, publish_batch, read_manifest
+from starburst.protocol.sessions import append_event, create_session, publish_batch, read_manifest
 from starburst.store.base import Store
 
 __all__ = ["Connection", "local_environment"]
@@ -177,6 +177,10 @@ class Connection:
         seq = await publish_batch(self.store, self.keys, lambda _: body, next_seq=self._next_seq)
         self._next_seq = seq + 1
         return seq
+
+    async def say(self, what: str, **data: Any) -> None:
+        """Write an event."""
+        await append_event(self.store, self.keys, self.clock, what, data=data)
 
     async def put_objects(self, packed: Packed) -> None:
         """Write the large objects that are not there yet."""

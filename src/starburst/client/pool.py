@@ -21,7 +21,7 @@ from starburst.errors import StarburstError, StoreError
 from starburst.options import Options
 from starburst.protocol.keys import ChunkId
 from starburst.protocol.records import BatchHeader
-from starburst.protocol.sessions import append_event, delete_session, read_heartbeats
+from starburst.protocol.sessions import delete_session, read_heartbeats
 from starburst.protocol.state import SessionState
 from starburst.store.base import RequestCounts
 from starburst.supervisor.leader import latest_term
@@ -146,9 +146,7 @@ class Pool:
             await connection.store.delete(sorted(watched.seen))
 
     async def _tell_delivered(self, batches: list[int]) -> None:
-        connection = self.connection
-        data = {"batches": batches}
-        await append_event(connection.store, connection.keys, connection.clock, "delivered", data=data)
+        await self.connection.say("delivered", batches=batches)
 
     async def is_open(self) -> bool:
         """Whether the session takes work, as its events say."""
@@ -209,10 +207,9 @@ class Pool:
 
     async def _check_that_the_store_takes_writes(self, now: float) -> None:
         """A supervisor falls silent, too, when it cannot write; then another one could not either."""
-        connection = self.connection
         self._alone_since = now if self._alone_since is None else self._alone_since
         try:
-            await append_event(connection.store, connection.keys, connection.clock, "revived")
+            await self.connection.say("revived")
         except StoreError:
             if now - self._alone_since >= patience_s():
                 raise
@@ -228,13 +225,10 @@ class Pool:
 
     async def cancel(self, *batches: int) -> None:
         """Run nothing more of some submissions."""
-        connection = self.connection
         for seq in batches:
             self.collector.unwatch(seq)
             self._watched.pop(seq, None)
-        await append_event(
-            connection.store, connection.keys, connection.clock, "cancelled", data={"batches": list(batches)}
-        )
+        await self.connection.say("cancelled", batches=list(batches))
         self.supervisor.wake()
 
     async def withdraw(self, chunk: ChunkId, count: int, *, only: int | None = None) -> bool:
@@ -264,15 +258,10 @@ class Pool:
 
     async def _dismiss(self) -> None:
         """Tell workers not to finish what they run: a container that is asked to stop would take its two minutes."""
-        connection = self.connection
         with contextlib.suppress(StoreError):
             await self.collector.read_news()
-            workers = sorted(set(self.state.ordinals) - set(self.state.lost))
-            if workers:
-                data = {"workers": workers}
-                await append_event(
-                    connection.store, connection.keys, connection.clock, "dismissed", data=data
-                )
+            if workers := sorted(set(self.state.ordinals) - set(self.state.lost)):
+                await self.connection.say("dismissed", workers=workers)
 
     async def close(self) -> None:
         """End the session: no worker is left, and nothing of it in the store unless it is to be kept."""
@@ -286,10 +275,7 @@ class Pool:
         with contextlib.suppress(StoreError):
             if not self.leave_open:
                 # What nobody will collect need not be finished: workers on AWS are paid for as long as they go on.
-                data = {"reason": "closed" if self.keep else "left"}
-                await append_event(
-                    connection.store, connection.keys, connection.clock, "terminated", data=data
-                )
+                await connection.say("terminated", reason="closed" if self.keep else "left")
         await self._stop_workers()
         if not self.keep:
             with contextlib.suppress(StoreError):
@@ -384,7 +370,7 @@ async def _reopen(options: Options, session_id: str) -> Pool:
     if pool.state.workers != options.workers:
         changes.append(("scaled", {"workers": options.workers}))
     for what, values in changes:
-        await append_event(connection.store, connection.keys, connection.clock, what, data=values)
+        await connection.say(what, **values)
     await pool.collector.read_news()
     pool.keep = pool.leave_open = True
     return pool
