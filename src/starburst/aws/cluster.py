@@ -8,7 +8,8 @@ from typing import Any
 from starburst.aws.clients import Aws
 from starburst.aws.names import CLUSTER
 from starburst.aws.resource import MISSING, Scope, State, is_ours, make_sure_ours
-from starburst.clock import Clock, Deadline
+from starburst.aws.waiting import call_when_idle
+from starburst.clock import Clock, Deadline, SystemClock
 from starburst.errors import CloudError, CloudUnavailable, NotSetUp
 
 __all__ = ["Cluster"]
@@ -67,9 +68,11 @@ class Cluster:
         state = await self.state()
         make_sure_ours(self, state)
         if state.condition == "missing":
-            await self.aws.call(
+            await call_when_idle(
+                self.aws,
                 "ecs",
                 "create_cluster",
+                clock=SystemClock(),
                 clusterName=CLUSTER,
                 capacityProviders=list(_FARGATE),
                 settings=[{"name": "containerInsights", "value": "disabled"}],  # it is billed

@@ -79,8 +79,8 @@ async def call_when_idle(
         try:
             answer = await aws.call(service, operation, **parameters)
         except CloudError as error:
-            if error.code not in BUSY:
-                raise
+            if error.code not in BUSY and "service linked role" not in error.message:
+                raise  # a role that was just made is not known everywhere at once
             busy = error
             return False
         return True

@@ -35,6 +35,9 @@ _TAKEN = (
     "ContainerRuntime",
     "CannotInspectContainer",
     "CannotStopContainer",
+    "InsufficientFreeAddresses",
+    "Unexpected EC2 error",
+    "failed to configure ENI",
 )
 """The worker is not to blame, and the next one may fare better."""
 _HOPELESS = (
@@ -46,7 +49,8 @@ _HOPELESS = (
 """The next one would meet the same, except for timeouts."""
 _PASSING = re.compile(
     r"timeout|timed out|deadline exceeded|context cancell?ed|i/o|\bEOF\b|rate exceeded|throttl|toomanyrequests"
-    r"|connection (reset|refused)|service unavailable|bad gateway|internal server error",
+    r"|connection (reset|refused)|service unavailable|bad gateway|internal server error"
+    r"|failed to configure ENI|container runtime",
     re.IGNORECASE,
 )
 _PLATFORM = re.compile(r"descriptor matching platform|exec format error", re.IGNORECASE)

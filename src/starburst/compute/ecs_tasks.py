@@ -12,6 +12,7 @@ from starburst.clock import Clock, Deadline
 from starburst.compute.base import ProviderStatus
 from starburst.compute.ecs_outcome import status_of
 from starburst.compute.ecs_place import EcsPlace, started_by
+from starburst.errors import CloudError
 
 __all__ = ["SessionTasks"]
 
@@ -46,7 +47,7 @@ class SessionTasks:
         self._every_s = every_s
         self._tasks: dict[str, dict[str, Any]] = {}
         self._statuses: dict[str, ProviderStatus] = {}
-        self._first_seen_s: dict[str, float] = {}
+        self._missed_s: dict[str, float] = {}
         self._looked_s = float("-inf")
         self._listed_stopped_s = float("-inf")
         self._looking = asyncio.Lock()
@@ -123,14 +124,22 @@ class SessionTasks:
             await self._clock.sleep(min(self._every_s, deadline.remaining_s()))
 
     async def _list(self, desired: str) -> list[str]:
-        return await self._aws.pages(
-            "ecs",
-            "list_tasks",
-            "taskArns",
-            cluster=self._place.cluster,
-            startedBy=self._started_by,
-            desiredStatus=desired,
-        )
+        try:
+            return await self._aws.pages(
+                "ecs",
+                "list_tasks",
+                "taskArns",
+                cluster=self._place.cluster,
+                startedBy=self._started_by,
+                desiredStatus=desired,
+            )
+        except CloudError as error:
+            # The API's text says that startedBy must be the only filter; those that stopped before we looked
+            # first are then not known, and all others are.
+            if desired == "STOPPED" and error.code == "InvalidParameterException":
+                log.info("tasks that have stopped are not listed: %s", error.message)
+                return []
+            raise
 
     async def _describe(self, arns: Sequence[str]) -> None:
         for first in range(0, len(arns), _PER_CALL):
@@ -145,13 +154,15 @@ class SessionTasks:
 
     def _take(self, task: dict[str, Any]) -> ProviderStatus:
         arn = str(task["taskArn"])
-        self._first_seen_s.setdefault(arn, self._clock.monotonic())
+        self._missed_s.pop(arn, None)
         self._tasks[arn] = task
         status = self._statuses[arn] = status_of(task)
         return status
 
     def _miss(self, arn: str) -> None:
-        seen_s = self._first_seen_s.get(arn)
-        if seen_s is not None and self._clock.monotonic() - seen_s >= _UNKNOWN_FOR_S:
+        if arn not in self._tasks:
+            return
+        missed_s = self._missed_s.setdefault(arn, self._clock.monotonic())
+        if self._clock.monotonic() - missed_s >= _UNKNOWN_FOR_S:
             stopped = {**self._tasks[arn], "lastStatus": "STOPPED", "stoppedReason": _MISSING}
             self._take(stopped)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -18,6 +19,7 @@ __all__ = [
     "decide",
     "early_death_limit",
     "launch_delay_s",
+    "runs_of",
     "why_ending",
 ]
 
@@ -301,3 +303,14 @@ def _missing(snapshot: Snapshot) -> int:
     if snapshot.now_s < snapshot.short_s + _top_up_delay_s(snapshot.shortfalls):
         return 0
     return wanted - snapshot.live
+
+
+def runs_of(numbers: Iterable[int]) -> list[tuple[int, int]]:
+    """Ascending numbers as runs (first, length)."""
+    runs: list[tuple[int, int]] = []
+    for number in numbers:
+        if runs and sum(runs[-1]) == number:
+            runs[-1] = (runs[-1][0], runs[-1][1] + 1)
+        else:
+            runs.append((number, 1))
+    return runs

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
@@ -28,6 +28,7 @@ from starburst.supervisor.decide import (
     Stop,
     Terminate,
     decide,
+    runs_of,
 )
 from starburst.supervisor.leader import Identity, Term, lead
 from starburst.supervisor.observer import Observer
@@ -133,6 +134,11 @@ class Supervisor:
         local = store.poll.max_s < _LOCAL_TICK_S
         self._tick_s = min(manifest.heartbeat_s, _LOCAL_TICK_S) if local else manifest.heartbeat_s
         self.report = Report()
+
+    @property
+    def deadline_at(self) -> float:
+        """When the session ends, seconds since 1970, as far as we know."""
+        return self._observer.state.deadline_at
 
     def wake(self) -> None:
         """Something was submitted: look now. To be called in the event loop that runs the supervisor."""
@@ -271,7 +277,7 @@ class Supervisor:
         self._ordinals = {name: self._ordinals[name] for name in counting if name in self._ordinals}
         taken = {self._ordinal_of(name) for name in counting}
         free = [number for number in range(count + len(taken)) if number not in taken][:count]
-        for first, length in _runs(free):
+        for first, length in runs_of(free):
             names = tuple(new_worker_id() for _ in range(length))
             spec = LaunchSpec(
                 session_url=self._url,
@@ -367,17 +373,6 @@ class Supervisor:
             log.warning("the event %r was not recorded: %s", what, error)
             return False
         return True
-
-
-def _runs(numbers: Iterable[int]) -> list[tuple[int, int]]:
-    """Ascending numbers as runs (first, length)."""
-    runs: list[tuple[int, int]] = []
-    for number in numbers:
-        if runs and sum(runs[-1]) == number:
-            runs[-1] = (runs[-1][0], runs[-1][1] + 1)
-        else:
-            runs.append((number, 1))
-    return runs
 
 
 async def _unless(event: asyncio.Event, task: asyncio.Future[T]) -> T | None:

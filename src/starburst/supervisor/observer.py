@@ -60,6 +60,8 @@ class Observer:
         self._launch_failures = 0
         self._last_failure = ""
         self._shortfalls = 0
+        self._rounds_taken = 0
+        self._taken: set[str] = set()
         self._short_of = ""
         self._short_s = float("-inf")
         self._statuses: dict[str, ProviderStatus] = {}
@@ -272,7 +274,7 @@ class Observer:
             Whether one died before it got to work.
         """
         now_s = self._clock.monotonic()
-        died_early = False
+        died_early = taken = False
         for view in views:
             if view.recorded or not (view.provider_state == "exited" or view.left or view.lost):
                 continue
@@ -283,10 +285,17 @@ class Observer:
                 ours = view.name in self._launched and view.name not in self._early
                 if _got_to_work(self._heartbeats.get(view.name)):
                     self._early.clear()
+                    self._rounds_taken = 0
+                elif ours and view.taken and view.name not in self._taken:
+                    self._taken.add(view.name)
+                    taken = True
                 elif ours and not view.left and not view.taken:
                     self._early[view.name] = view.exit_reason or "no sign of life"
                     self._trouble_s = now_s
                     died_early = True
+        if taken:  # before they got to work: as if there had been no room for them
+            self._rounds_taken += 1
+            self._short_s = now_s
         return died_early
 
     def _snapshot(self, views: tuple[WorkerView, ...], open_tasks: int, now_s: float) -> Snapshot:
@@ -305,7 +314,7 @@ class Observer:
             launch_failures=self._launch_failures,
             last_failure=self._last_failure,
             last_trouble_s=self._trouble_s,
-            shortfalls=self._shortfalls,
+            shortfalls=max(self._shortfalls, self._rounds_taken),
             short_s=self._short_s,
             sated=self._bored_s - self._changed_s >= self._manifest.idle_timeout_s,
             workers=views,
