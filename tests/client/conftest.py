@@ -20,9 +20,10 @@ def pytest_generate_tests(metafunc):
     """A test that does not say where it runs does so on this machine and on Fargate."""
     local = metafunc.definition.get_closest_marker("this_machine")
     said = [mark.args[0] for mark in metafunc.definition.iter_markers("parametrize")]
-    for name in ("warm", "fresh"):
-        if name in metafunc.fixturenames and name not in said and local is None:
-            metafunc.parametrize(name, BOTH, indirect=True)
+    # One that has both is in the fresh place.
+    names = [name for name in ("fresh", "warm") if name in metafunc.fixturenames]
+    if names and not set(names) & set(said) and local is None:
+        metafunc.parametrize(names[0], BOTH, indirect=True)
 
 
 @dataclass
@@ -130,6 +131,7 @@ def _set_place(monkeypatch, kind, url, data_dir, cloud=None):
     if cloud is None:
         monkeypatch.setenv("STARBURST_STORE", url)
         return Place(kind, url, data_dir)
+    monkeypatch.delenv("STARBURST_STORE", raising=False)
     cloud.use(monkeypatch, CLOUD[kind])
     monkeypatch.setenv("STARBURST_CPU", "1")
     monkeypatch.setenv("STARBURST_MEMORY", "2GB")

@@ -143,6 +143,7 @@ def test_a_module_that_was_edited_between_two_runs(fresh, tmp_path):
     assert fresh.run(folder / "main.py") == "[1, 22, 45] [25]\n"
 
 
+@pytest.mark.this_machine
 def test_workers_start_in_the_callers_folder(fresh, script, tmp_path):
     (tmp_path / "data.txt").write_text("from here")
     path = script(
