@@ -353,9 +353,7 @@ def test_killed_with_its_workers(fresh, script, tmp_path):
     eventually(lambda: starburst.attach(session.session_id).status().completed >= 18, timeout_s=60)
     first.kill()
     first.wait(10)
-    for process in fresh.processes():
-        process.kill()
-    eventually(lambda: not fresh.processes())
+    eventually(lambda: not fresh.end(), what="the end of all processes")
     gate.touch()
     assert fresh.run(path, folder, gate, timeout_s=90).strip() == "True"
     after = marks(folder, range(40))

@@ -145,9 +145,7 @@ def test_a_session_whose_processes_were_all_killed_comes_back_to_life(fresh, tmp
     session.map(tasks.started_then_wait, [tmp_path / "s"] * 2, [gate] * 2, chunksize=1)
     session.map(tasks.square, range(10))
     eventually((tmp_path / "s").exists, what="the work to begin")
-    for process in fresh.processes():
-        process.kill()
-    eventually(lambda: not fresh.processes())
+    eventually(lambda: not fresh.end(), what="the end of all processes")
     gate.touch()
     assert starburst.attach(session.session_id).collect(timeout=90) == [
         *[str(gate)] * 2,

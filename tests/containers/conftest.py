@@ -1,8 +1,11 @@
 """A registry with the worker image, a podman with a storage of its own, and an account whose tasks are containers."""
 
 import shlex
+import shutil
 import subprocess
 import sys
+import tempfile
+from pathlib import Path
 
 import boto3
 import pytest
@@ -69,9 +72,9 @@ def registry(tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
-def podman(tmp_path_factory):
-    """The podman command, with a storage of its own."""
-    folder = tmp_path_factory.mktemp("podman")
+def podman():
+    """The podman command, with a storage of its own; it wants its folder's name to have less than 50 characters."""
+    folder = Path(tempfile.mkdtemp(prefix="sb-"))
     storage = [f"--storage-driver={_storage_driver(folder / 'probe')}"]
     if storage == ["--storage-driver=overlay"]:
         storage += ["--storage-opt=overlay.skip_mount_home=true"]  # no mount outlives a run that is killed
@@ -85,6 +88,7 @@ def podman(tmp_path_factory):
     yield shlex.join(command)
     for verb in (["rm", "--all", "--force", "--time=0"], ["rmi", "--all", "--force"]):
         subprocess.run([*command, *verb], check=True, capture_output=True)
+    shutil.rmtree(folder, ignore_errors=True)
 
 
 @pytest.fixture(scope="session")

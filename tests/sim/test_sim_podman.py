@@ -2,6 +2,8 @@
 
 import shutil
 import subprocess
+import tempfile
+from pathlib import Path
 
 import pytest
 import tiny_image
@@ -16,12 +18,15 @@ STUBBORN = "trap '' TERM; echo waiting; while :; do sleep 0.1; done"
 
 
 @pytest.fixture(scope="module")
-def podman(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("podman")
+def podman():
+    folder = Path(
+        tempfile.mkdtemp(prefix="sb-")
+    )  # podman wants its folder's name to have less than 50 characters
     command = tiny_image.podman_command(folder)
     tiny_image.build(command, folder)
     yield command
     tiny_image.remove(command)
+    shutil.rmtree(folder, ignore_errors=True)
 
 
 @pytest.fixture(scope="module")

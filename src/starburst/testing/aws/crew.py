@@ -53,6 +53,7 @@ class _Crew:
         if store is None:
             store = self._stores[root_url] = open_store(root_url, clock=self._clock)
         manifest = await read_manifest(store, session_id)
+        sys.path += [path for path in manifest.environment.sys_path if path not in sys.path]
         agent = self._agents[name] = Agent(
             store,
             manifest,
