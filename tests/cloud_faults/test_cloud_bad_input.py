@@ -110,6 +110,21 @@ def test_the_cluster_is_gone(refused):
 
 
 @pytest.mark.usefixtures("set_up_again")
+def test_the_log_group_is_gone(refused):
+    boto3.client("logs").delete_log_group(logGroupName="/aws/ecs/starburst-worker")
+    assert "/aws/ecs/starburst-worker" in refused(NotSetUp, "starburst setup --region us-east-1")
+
+
+@pytest.mark.usefixtures("set_up_again")
+def test_the_security_group_is_gone(refused):
+    ec2 = boto3.client("ec2")
+    named = [{"Name": "group-name", "Values": ["starburst-worker"]}]
+    [group] = ec2.describe_security_groups(Filters=named)["SecurityGroups"]
+    ec2.delete_security_group(GroupId=group["GroupId"])
+    assert group["GroupId"] in refused(NotSetUp, "starburst setup --region us-east-1")
+
+
+@pytest.mark.usefixtures("set_up_again")
 def test_the_bucket_is_gone(site, refused):
     async def empty():
         store = open_store(site.url)

@@ -2,9 +2,12 @@
 
 import time
 
+import boto3
 import psutil
 import pytest
+from cloud_tasks import slow_square
 
+import starburst
 from helpers import eventually
 
 LIMIT_S = 30.0
@@ -36,3 +39,22 @@ def test_nothing_runs_after_the_deadline(site, launch_type):
     assert crew.done() < 200
     if launch_type == "EC2":
         eventually(lambda: not site.hosts(), LIMIT_S, what="the end of all hosts")
+
+
+def closing_at():
+    """When AWS closes the capacity, the last of its groups."""
+    actions = boto3.client("autoscaling").describe_scheduled_actions()["ScheduledUpdateGroupActions"]
+    return max(
+        (action["StartTime"].timestamp() for action in actions if action.get("MaxSize") == 0), default=0.0
+    )
+
+
+def test_extending_a_session_moves_the_closing_of_its_hosts(site):
+    session = starburst.session(launch_type="EC2", workers=1, absolute_timeout="30m")
+    session.map(slow_square, [3], [0.01])
+    assert session.collect(timeout=60) == [9]
+    before = closing_at()
+    assert before > 0
+    session.extend("5h")
+    assert closing_at() >= before + 5 * 3600 - 1
+    session.cleanup(force=True)

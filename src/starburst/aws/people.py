@@ -49,6 +49,7 @@ _PUSH = [
 _LOOK = [
     "cloudwatch:GetMetricData",
     "ecr:GetAuthorizationToken",
+    "logs:DescribeLogGroups",
     "logs:GetQueryResults",
     "logs:StopQuery",
     "pricing:GetProducts",

@@ -346,7 +346,9 @@ class Session:
         state, now = self._pool.state, self._connection.clock.time()
         if state.ended == "cancelled":
             await self._pool.check_open()
-        await self._event("extended", {"deadline_at": max(state.deadline_at, now) + more_s})
+        deadline_at = max(state.deadline_at, now) + more_s
+        await self._event("extended", {"deadline_at": deadline_at})
+        await self._connection.provider.extend(self.session_id, deadline_at)
         await self._wake()
 
     async def _cleanup(self, *, stop_workers: bool, force: bool) -> None:

@@ -177,6 +177,18 @@ class Provider(Protocol):
         """
         ...
 
+    async def extend(self, session_id: str, deadline_at: float) -> None:
+        """The session may go on until then, for providers that enforce :attr:`LaunchSpec.deadline_at`.
+
+        Args:
+            session_id: The session.
+            deadline_at: Seconds since 1970.
+
+        Raises:
+            ProviderError: The former deadline could not be moved.
+        """
+        ...
+
     async def describe(self, session_id: str) -> list[ProviderStatus]:
         """All that were launched in this session and not forgotten, sorted by name; empty if none."""
         ...

@@ -125,6 +125,15 @@ class Ec2Provider(EcsProvider):
                     self.aws, name, spec.session_id, deadline_at=spec.deadline_at, clock=self._clock
                 )
 
+    async def extend(self, session_id: str, deadline_at: float) -> None:
+        """Move the moment at which AWS lets idle hosts go and starts no more.
+
+        Raises:
+            CloudError: AWS did not do it.
+        """
+        for name in self._providers():
+            await close_at(self.aws, name, session_id, deadline_at=deadline_at, clock=self._clock)
+
     def _capacity(self) -> tuple[str, ...]:
         starved = self._clock.monotonic() < self._no_spot_until_s
         if starved and self.place.spot == "prefer":

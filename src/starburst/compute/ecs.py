@@ -170,6 +170,9 @@ class EcsProvider:
             )
         return self._tasks(session_id).add(started.tasks)[0]
 
+    async def extend(self, session_id: str, deadline_at: float) -> None:
+        """Nothing to move: tasks keep the deadline themselves."""
+
     async def describe(self, session_id: str) -> list[ProviderStatus]:
         """All tasks of a session that ECS knows, or that were seen while it did.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import re
 from dataclasses import dataclass
@@ -14,7 +15,7 @@ from starburst.aws.images import Image, find_image
 from starburst.compute.ecs_place import EcsPlace
 from starburst.compute.fargate_sizes import fargate_size
 from starburst.config import load_settings
-from starburst.errors import CloudError, NotSetUp, OptionError
+from starburst.errors import CloudError, NotSetUp, OptionError, PermissionDenied
 from starburst.options import Options, parse_memory_bytes
 
 __all__ = [
@@ -83,7 +84,9 @@ async def target_of(options: Options) -> Target:
             f"for account {deployment.account}",
             hint=f"set AWS_PROFILE to one of that account, or: starburst setup --region {deployment.region}",
         )
-    await _check_cluster(aws, deployment)
+    await asyncio.gather(
+        _check_cluster(aws, deployment), _check_groups(aws, deployment), _check_log_group(aws, deployment)
+    )
     return Target(
         aws, deployment, re.sub(r"[^\w .:/=+@-]", "-", identity.name)[:256], await _zones(aws, deployment)
     )
@@ -189,10 +192,36 @@ def architecture_of(image: Image, wanted: str | None) -> Architecture:
 async def _check_cluster(aws: Aws, deployment: Deployment) -> None:
     answer = await aws.call("ecs", "describe_clusters", clusters=[deployment.cluster])
     if not any(cluster.get("status") == "ACTIVE" for cluster in answer["clusters"]):
-        raise NotSetUp(
-            f"the ECS cluster {deployment.cluster} is not there in {deployment.region}",
-            hint=f"starburst setup --region {deployment.region}",
+        raise _missing(deployment, f"the ECS cluster {deployment.cluster}")
+
+
+async def _check_groups(aws: Aws, deployment: Deployment) -> None:
+    try:
+        await aws.call("ec2", "describe_security_groups", GroupIds=list(deployment.security_groups))
+    except CloudError as error:
+        if error.code not in ("InvalidGroup.NotFound", "InvalidGroupId.Malformed"):
+            raise
+        groups = ", ".join(deployment.security_groups)
+        raise _missing(deployment, f"a security group of {groups}") from error
+
+
+async def _check_log_group(aws: Aws, deployment: Deployment) -> None:
+    """Without it no container starts, and that would be known only after it was tried."""
+    try:
+        found = await aws.pages(
+            "logs", "describe_log_groups", "logGroups", logGroupNamePrefix=deployment.log_group
         )
+    except PermissionDenied:
+        return  # then it shows when a worker starts
+    if deployment.log_group not in [str(group["logGroupName"]) for group in found]:
+        raise _missing(deployment, f"the log group {deployment.log_group}")
+
+
+def _missing(deployment: Deployment, what: str) -> NotSetUp:
+    return NotSetUp(
+        f"{what} is not there in {deployment.region}",
+        hint=f"starburst setup --region {deployment.region}",
+    )
 
 
 async def _zones(aws: Aws, deployment: Deployment) -> tuple[str, ...]:

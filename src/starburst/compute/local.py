@@ -131,6 +131,9 @@ class LocalProvider:
             hint=f"starburst status {session_id}",
         )
 
+    async def extend(self, session_id: str, deadline_at: float) -> None:
+        """Nothing to move: workers keep the deadline themselves."""
+
     async def describe(self, session_id: str) -> list[ProviderStatus]:
         """All processes that are recorded for a session; a record that cannot be read is ``unknown``."""
         folder = SessionFolder(self._root, session_id)
