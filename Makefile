@@ -14,7 +14,7 @@ PIP := $(BIN)/python -m pip -qq --disable-pip-version-check --no-input
 
 PYTEST_ARGS ?=
 # Most tests wait for other processes: more than one at a time is quicker even on two cores.
-PYTEST_JOBS ?= 3
+PYTEST_JOBS ?= 2
 BENCH_ARGS ?=
 DEMO_ARGS ?=
 SEEDS ?= 5000
