@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from starburst.client.places import usual_places
+from starburst.client.places import places_of
+from starburst.config import load_settings
 from starburst.errors import StarburstError
 from starburst.protocol.keys import session_url
 
@@ -17,7 +18,7 @@ def address(root_url: str, session_id: str) -> str:
         session_id: Its id.
     """
     try:
-        usual = [place.url for place in usual_places()]
+        usual = [place.url for place in places_of(load_settings().options())]
     except StarburstError:
         usual = []
     return session_id if root_url in usual else session_url(root_url, session_id)

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from starburst.aws.deployment import load_deployments
+from starburst.aws.deployment import Deployment, deployment_of, load_deployments
 from starburst.client.plan import current_options
 from starburst.config import default_store_url
 from starburst.options import Options
 from starburst.store import open_store
 from starburst.store.base import Store
 
-__all__ = ["StorePlace", "place_at", "usual_places"]
+__all__ = ["StorePlace", "place_at", "places_of", "usual_places"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +42,7 @@ def place_at(url: str, options: Options) -> StorePlace:
     bucket = url.removeprefix("s3://").partition("/")[0] if url.startswith("s3://") else ""
     for one in load_deployments():
         if one.bucket == bucket:
-            return StorePlace(url, one.region, options.profile or one.usual_profile)
+            return _bucket_of(one, options, url)
     return StorePlace(url, options.region, options.profile)
 
 
@@ -55,15 +55,28 @@ def usual_places(store: str | None = None, region: str | None = None) -> list[St
 
     Raises:
         OptionError: ``store`` is not text.
+        NotSetUp: ``region`` is not set up.
         ConfigError: The settings cannot be read.
     """
     options = current_options({"store": store or None})
     if store:
         return [place_at(store, options)]
-    buckets = [
-        place_at(f"s3://{one.bucket}", options) for one in load_deployments() if region in (None, one.region)
-    ]
     if region is not None:
-        return buckets
+        return [_bucket_of(deployment_of(region), options)]
+    return places_of(options)
+
+
+def places_of(options: Options) -> list[StorePlace]:
+    """The store of these options, then the buckets of all regions that are set up.
+
+    Raises:
+        ConfigError: The settings cannot be read.
+    """
     usual = place_at(options.store or default_store_url(), options)
+    buckets = [_bucket_of(one, options) for one in load_deployments()]
     return [usual, *(place for place in buckets if place.url != usual.url)]
+
+
+def _bucket_of(deployment: Deployment, options: Options, url: str | None = None) -> StorePlace:
+    profile = options.profile or deployment.usual_profile
+    return StorePlace(url or f"s3://{deployment.bucket}", deployment.region, profile)
