@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import random
+import threading
 import time
+from collections.abc import Callable
 from typing import Protocol
 
-__all__ = ["Clock", "Deadline", "SystemClock", "backoff_s"]
+__all__ = ["Clock", "Deadline", "SystemClock", "backoff_s", "leave_after"]
 
 
 class Clock(Protocol):
@@ -72,3 +75,23 @@ def backoff_s(attempt: int, *, base_s: float = 0.1, cap_s: float = 5.0) -> float
     Source: Brooker, "Exponential Backoff and Jitter", AWS Architecture Blog, 2015.
     """
     return random.uniform(0.0, min(cap_s, base_s * 2.0**attempt))  # noqa: S311 - not a secret
+
+
+def leave_after(deadline_at: Callable[[], float], *, grace_s: float, exit_code: int) -> None:
+    """End this process from a thread, should its loop be stuck past a deadline.
+
+    A process that begins after the deadline gets the grace, too, to read whether that was extended.
+
+    Args:
+        deadline_at: Tells the deadline as it is known then, seconds since 1970.
+        grace_s: So long after it the loop is given up.
+        exit_code: Of the process.
+    """
+    began_at = time.time()
+
+    def watch() -> None:
+        while time.time() < max(deadline_at(), began_at) + grace_s:
+            time.sleep(min(grace_s, max(1.0, deadline_at() - time.time())))
+        os._exit(exit_code)
+
+    threading.Thread(target=watch, daemon=True).start()

@@ -5,14 +5,12 @@ from __future__ import annotations
 import argparse
 import asyncio
 import logging
-import os
 import signal
 import sys
-import threading
 import time
 from collections.abc import Sequence
 
-from starburst.clock import SystemClock
+from starburst.clock import SystemClock, leave_after
 from starburst.compute.registry import load_provider
 from starburst.errors import StarburstError
 from starburst.protocol.keys import Keys, split_session_url
@@ -68,7 +66,7 @@ async def supervise(url: str) -> None:
     manifest = await read_manifest(store, session_id)
     provider = load_provider(manifest.launch_type, manifest.deployment)
     supervisor = Supervisor(store, manifest, provider, clock, root_url=root_url, detached=True)
-    _watch_deadline(supervisor)
+    leave_after(lambda: supervisor.deadline_at, grace_s=_LAST_RESORT_S, exit_code=EXIT_ERROR)
     # A leader that lives in a client goes with it: stand by. Another detached one needs no second.
     standing = await latest_term(store, Keys(session_id))
     wait = standing is not None and standing.leader is not None and not standing.leader.detached
@@ -83,18 +81,6 @@ async def supervise(url: str) -> None:
             report.launched,
             report.lost,
         )
-
-
-def _watch_deadline(supervisor: Supervisor) -> None:
-    """A last resort, in a thread: should the loop be stuck long after the deadline, leave all the same."""
-    began_at = time.time()
-
-    def watch() -> None:
-        while time.time() < max(supervisor.deadline_at, began_at) + _LAST_RESORT_S:
-            time.sleep(_LAST_RESORT_S / 10)
-        os._exit(EXIT_ERROR)
-
-    threading.Thread(target=watch, daemon=True).start()
 
 
 def _log_to_stderr() -> None:

@@ -8,13 +8,11 @@ import logging
 import os
 import signal
 import sys
-import threading
-import time
 import zlib
 from collections.abc import Sequence
 from typing import Literal
 
-from starburst.clock import SystemClock
+from starburst.clock import SystemClock, leave_after
 from starburst.config import patience_s
 from starburst.container import in_ecs, on_ec2, task_arn
 from starburst.errors import StarburstError
@@ -103,7 +101,7 @@ async def _work(root_url: str, session_id: str, worker: str, ordinal: int, slots
     loop = asyncio.get_running_loop()
     loop.add_signal_handler(signal.SIGTERM, lambda: agent.stop("asked to stop (SIGTERM)"))
     loop.add_signal_handler(signal.SIGINT, lambda: agent.stop("interrupted", at_once=True))
-    _watch_deadline(agent)
+    leave_after(lambda: agent.state.deadline_at, grace_s=_LAST_RESORT_S, exit_code=EXIT_FAILED)
     watch = asyncio.ensure_future(watch_for_interruption(clock, agent.stop)) if on_ec2() else None
     log.info("worker %s works for %s in %s", worker, session_id, root_url)
     try:
@@ -140,21 +138,6 @@ async def _refuse(store: Store, manifest: Manifest, options: AgentOptions, why: 
     state: Literal["refused"] = "refused"
     pulse.say(state, why)
     await pulse.beat()
-
-
-def _watch_deadline(agent: Agent) -> None:
-    """A last resort, in a thread: should the loop be stuck past the deadline, leave all the same.
-
-    A worker that comes after the manifest's deadline gets the time to read whether that was extended.
-    """
-    began_at = time.time()
-
-    def watch() -> None:
-        while time.time() < max(agent.state.deadline_at, began_at) + _LAST_RESORT_S:
-            time.sleep(min(_LAST_RESORT_S, max(1.0, agent.state.deadline_at - time.time())))
-        os._exit(EXIT_FAILED)
-
-    threading.Thread(target=watch, daemon=True).start()
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
