@@ -26,7 +26,7 @@ from starburst.errors import (
 from starburst.options import MAX_WORKERS, Options, parse_duration_s
 from starburst.protocol.diagnose import why_unpicklable
 from starburst.protocol.payload import Calls, LargeObjects, SharedObject
-from starburst.protocol.sessions import append_event, delete_session, read_heartbeats
+from starburst.protocol.sessions import delete_session, read_heartbeats
 from starburst.store.base import RequestCounts
 
 __all__ = ["Session", "Submission"]
@@ -242,12 +242,12 @@ class Session:
             OptionError: It is another number.
         """
         Options(workers=workers, max_workers=max(MAX_WORKERS, self._options.max_workers))
-        engine.run(self._event("scaled", {"workers": workers}))
+        engine.run(self._event("scaled", workers=workers))
         engine.run(self._wake())
 
     def cancel(self) -> None:
         """Run nothing more; workers stop. Results that are there stay."""
-        engine.run(self._event("cancelled", {}))
+        engine.run(self._event("cancelled"))
         engine.run(self._connection.provider.stop(self.session_id, None, grace_s=1.0, wait=False))
 
     def cleanup(self, *, stop_workers: bool = True, force: bool = False) -> None:
@@ -335,11 +335,11 @@ class Session:
         if await self._pool.is_open():
             await self._pool.look_after(at_once=True)
 
-    async def _event(self, what: str, data: dict[str, Any]) -> None:
+    async def _event(self, what: str, **data: Any) -> None:
         connection = self._connection
         self._checked_at = float("-inf")
         await connection.check_exists()
-        await append_event(connection.store, connection.keys, connection.clock, what, data=data)
+        await connection.say(what, **data)
 
     async def _extend(self, more_s: float) -> None:
         await self._pool.collector.read_news()
@@ -347,7 +347,7 @@ class Session:
         if state.ended == "cancelled":
             await self._pool.check_open()
         deadline_at = max(state.deadline_at, now) + more_s
-        await self._event("extended", {"deadline_at": deadline_at})
+        await self._event("extended", deadline_at=deadline_at)
         await self._connection.provider.extend(self.session_id, deadline_at)
         await self._wake()
 
@@ -356,7 +356,7 @@ class Session:
         self._checked_at = float("-inf")
         if stop_workers:
             try:
-                await self._event("terminated", {"reason": "left" if force else "closed"})
+                await self._event("terminated", reason="left" if force else "closed")
             except SessionNotFound:
                 if not force:
                     raise
@@ -364,7 +364,7 @@ class Session:
             await connection.provider.stop(self.session_id, None, grace_s=grace_s)
             outcomes = {} if force else outcomes_of(await connection.provider.describe(self.session_id))
             if outcomes:  # their supervisor went with them
-                await self._event("workers-left", {"workers": outcomes})
+                await self._event("workers-left", workers=outcomes)
         if force:
             await delete_session(connection.store, connection.keys)
             await connection.provider.forget(self.session_id)

@@ -218,12 +218,7 @@ class EcsProvider:
             fresh = [arn for arn in named if arn not in asked]
             await tasks.stop(fresh, "starburst: no longer needed")
             asked.update(fresh)
-            if not wait and workers is not None:
-                return
-            if not wait and not fresh:
-                return
-            left = [] if not wait else await tasks.until_gone(named, deadline)
-            if left:
+            if wait and (left := await tasks.until_gone(named, deadline)):
                 raise ProviderError(
                     f"{len(left)} tasks of session {session_id} still run {STOP_TIMEOUT_S + _SLACK_S:g} s after they "
                     f"were stopped: {', '.join(left)}",

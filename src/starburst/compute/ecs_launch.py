@@ -181,20 +181,14 @@ class _Launch:
 
     async def _call(self, parameters: dict[str, Any]) -> dict[str, Any]:
         """One ``RunTask``; the token makes a call whose answer was lost safe to repeat."""
-        token = uuid.uuid4().hex
-        for pause_s in (*_REPEAT_AFTER_S, None):
+        asked = {**parameters, "clientToken": uuid.uuid4().hex}
+        for pause_s in _REPEAT_AFTER_S:
             try:
-                answer: dict[str, Any] = await self.aws.call(
-                    "ecs", "run_task", **parameters, clientToken=token
-                )
+                return dict(await self.aws.call("ecs", "run_task", **asked))
             except CloudUnavailable as error:
-                if pause_s is None:
-                    raise
                 log.info("RunTask is repeated: %s", error.message)
                 await self.clock.sleep(pause_s)
-            else:
-                return answer
-        raise AssertionError("not reached")
+        return dict(await self.aws.call("ecs", "run_task", **asked))
 
     def _parameters(self, capacity: str, subnets: tuple[str, ...], count: int) -> dict[str, Any]:
         place, run = self.place, self.run

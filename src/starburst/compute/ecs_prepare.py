@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import re
+import sys
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -166,8 +167,6 @@ def place_of(
 
 def default_image(deployment: Deployment, options: Options) -> str:
     """The image that is asked for, or that of the set-up, or ours of this version in its repository."""
-    import sys
-
     ours = f"{deployment.repository}:{__version__}-py{sys.version_info.major}.{sys.version_info.minor}"
     return options.image or deployment.image or ours
 

@@ -310,16 +310,18 @@ class Supervisor:
     async def _fell_short(self, missing: int, why: str) -> None:
         """There is no room for more workers just now: go on with those that there are, and try again later."""
         if self._observer.launch_short(why):
-            log.warning("%d workers have to wait: %s", missing, why)
-            await self._note("workers-waiting", missing=missing, reason=why)
+            await self._tell_waiting(missing, why)
 
     async def _tell_who_waits(self) -> None:
         """Workers that were taken on may have to wait, too; it is told once, and again if the reason changes."""
         missing, why = self._observer.waits
         if why and why != self._waits_for:
-            log.warning("%d workers have to wait: %s", missing, why)
-            await self._note("workers-waiting", missing=missing, reason=why)
+            await self._tell_waiting(missing, why)
         self._waits_for = why
+
+    async def _tell_waiting(self, missing: int, why: str) -> None:
+        log.warning("%d workers have to wait: %s", missing, why)
+        await self._note("workers-waiting", missing=missing, reason=why)
 
     async def _record_outcomes(self) -> None:
         """Of those that left with the session: their provider may forget them within the hour."""

@@ -209,7 +209,7 @@ class Board:
         if len(found) <= _SUSPECTS:
             return found
         self._turn += 1
-        first = (self.ordinal * _SUSPECTS + self._turn * _SUSPECTS) % len(found)
+        first = (self.ordinal + self._turn) * _SUSPECTS % len(found)
         return (found + found)[first : first + _SUSPECTS]
 
     @property
