@@ -277,24 +277,28 @@ class Groups:
 
     def _run(self, group: Any, instance_type: str, subnet: str | None, zone: str, *, spot: bool) -> Host:
         from moto.autoscaling.models import ASG_NAME_TAG, InstanceState
+        from moto.ec2.exceptions import EC2ClientError
 
         template = _template(group, instance_type)
         tags = {ASG_NAME_TAG: group.name, **template.instance_tags, **group.get_propagated_tags()}
-        reservation = group.ec2_backend.run_instances(
-            _image(group, template),
-            1,
-            template.user_data,
-            list(_security_groups(template)),
-            instance_type=instance_type,
-            tags={"instance": tags},
-            placement=zone,
-            launch_template={"LaunchTemplateId": template.template.id, "Version": template.number},
-            is_instance_type_default=False,
-            subnet_id=subnet,
-            lifecycle="spot" if spot else None,
-            metadata_options=template.data.get("MetadataOptions") or {},
-            iam_instance_profile=template.data.get("IamInstanceProfile"),
-        )
+        try:
+            reservation = group.ec2_backend.run_instances(
+                _image(group, template),
+                1,
+                _user_data(template),
+                list(_security_groups(template)),
+                instance_type=instance_type,
+                tags={"instance": tags},
+                placement=zone,
+                launch_template={"LaunchTemplateId": template.template.id, "Version": template.number},
+                is_instance_type_default=False,
+                subnet_id=subnet,
+                lifecycle="spot" if spot else None,
+                metadata_options=template.data.get("MetadataOptions") or {},
+                iam_instance_profile=template.data.get("IamInstanceProfile"),
+            )
+        except EC2ClientError as error:  # a part that the template names is gone
+            raise _LaunchError(f"{error.message} Launching EC2 instance failed.") from error
         instance = reservation.instances[0]
         instance.autoscaling_group = group
         protected = group.new_instances_protected_from_scale_in
@@ -333,6 +337,14 @@ class Groups:
             **about,
         }
         self._record(group).activities.append(activity)
+
+
+def _user_data(template: Any) -> Any:
+    """A template's user data as moto wants it; of later versions moto keeps the bare text."""
+    from moto.core.types import Base64EncodedString
+
+    found = template.data.get("UserData")
+    return Base64EncodedString(found) if isinstance(found, str) else found
 
 
 def _image(group: Any, template: Any) -> str:
