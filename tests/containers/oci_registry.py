@@ -11,14 +11,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from helpers import eventually
+from starburst.testing.aws.seaweed import GUARD
 
 MANIFEST = "application/vnd.oci.image.manifest.v1+json"
 INDEX = "application/vnd.oci.image.index.v1+json"
 _CONFIG = "application/vnd.oci.image.config.v1+json"
 _LAYER = "application/vnd.oci.image.layer.v1.tar"
 
-# The shell lives as long as its standard input is open, so the registry ends with the tests even if they are killed.
-_GUARD = 'registry=$1; shift; "$registry" "$@" & read -r _; kill -9 $!; wait $! 2>/dev/null'
 
 _SETTINGS = """\
 version: 0.1
@@ -59,7 +58,7 @@ class OciRegistry:
         settings.write_text(_SETTINGS.format(data=self.folder / "data"))
         with self._log().open("wb") as log:
             self._guard = subprocess.Popen(
-                ["sh", "-c", _GUARD, "registry", program, "serve", str(settings)],
+                ["sh", "-c", GUARD, "registry", program, "serve", str(settings)],
                 stdin=subprocess.PIPE,
                 stdout=log,
                 stderr=subprocess.STDOUT,

@@ -11,7 +11,9 @@ from starburst.testing.aws.world import ACCESS_KEY, SECRET_KEY, SimOptions, Worl
 if TYPE_CHECKING:
     from starburst.testing.aws.tasks import Container, Task
 
-__all__ = ["for_clients", "for_container", "prepare"]
+__all__ = ["TOKEN_FILE", "for_clients", "for_container", "prepare"]
+
+TOKEN_FILE = "container-token"  # noqa: S105 - a name
 
 
 def prepare(options: SimOptions) -> None:
@@ -59,7 +61,5 @@ def for_container(world: World, task: Task, container: Container) -> dict[str, s
         # In AWS it is a path on 169.254.170.2; SDKs accept loopback as well, but only as a whole address.
         values["AWS_CONTAINER_CREDENTIALS_FULL_URI"] = f"{control}/creds/{task.id}"
         if world.options.runtime != "podman":  # obstore takes a whole address only together with a token
-            token = world.folder / "container-token"
-            token.write_text("simulated")
-            values["AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE"] = str(token)
+            values["AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE"] = str(world.folder / TOKEN_FILE)
     return values | task.environment

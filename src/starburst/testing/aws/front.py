@@ -37,7 +37,7 @@ _BOTO_NAMES = {
     "tagging": "resourcegroupstaggingapi",
     "elasticfilesystem": "efs",
 }
-_QUERY_SERVICES = {"iam", "sts", "autoscaling", "monitoring", "s3"}
+_QUERY_SERVICES = {"autoscaling", "cloudformation", "iam", "monitoring", "s3", "sts"}
 _CREDENTIAL = re.compile(r"Credential=([^/,]+)/(\d+)/([^/,]*)/([^/,]+)/aws4_request")
 
 
@@ -122,22 +122,29 @@ class Call:
         written = self._write(error)
         return Answer(status, written.headers, written.body)
 
-    def denied(self, principal: str, resource: str = "") -> Answer:
-        """The answer to somebody whose policies do not allow this; ``resource`` as far as it is known."""
-        on = f" on resource: {resource}" if resource else ""
-        message = (
-            f"User: {principal} is not authorized to perform: {self.action}{on} because no identity-based policy "
-            f"allows the {self.action} action"
-        )
+    def refused(
+        self, codes: tuple[str, str, str], message: str, *, ec2_message: str = "", ec2_status: int = 400
+    ) -> Answer:
+        """A refusal, by the code that EC2, services of the query protocol, and all others have for it."""
+        ec2, query, other = codes
         if self.service == "ec2":
-            return self.error(
-                "UnauthorizedOperation",
-                f"You are not authorized to perform this operation. {message}",
-                status=403,
-            )
+            return self.error(ec2, ec2_message or message, status=ec2_status)
         if self.service in _QUERY_SERVICES:
-            return self.error("AccessDenied", message, status=403)
-        return self.error("AccessDeniedException", message)
+            return self.error(query, message, status=403)
+        return self.error(other, message)
+
+    def denied(self, principal: str, resource: str = "", *, action: str = "", because: str = "") -> Answer:
+        """The answer to somebody whose policies do not allow this; ``resource`` as far as it is known."""
+        action = action or self.action
+        on = f" on resource: {resource}" if resource else ""
+        because = because or f"because no identity-based policy allows the {action} action"
+        message = f"User: {principal} is not authorized to perform: {action}{on} {because}"
+        return self.refused(
+            ("UnauthorizedOperation", "AccessDenied", "AccessDeniedException"),
+            message,
+            ec2_message=f"You are not authorized to perform this operation. {message}",
+            ec2_status=403,
+        )
 
     def result(self, result: dict[str, Any]) -> Answer:
         """A result as this service writes it; members are named as in the service's model."""

@@ -24,7 +24,6 @@ if TYPE_CHECKING:
 
 __all__ = ["install"]
 
-_QUERY = {"autoscaling", "cloudformation", "iam", "monitoring", "sts"}
 _ALWAYS = {"sts:GetCallerIdentity", "sts:GetSessionToken"}
 
 
@@ -117,43 +116,37 @@ class _Gate:
         of: str = "identity-based",
     ) -> Answer:
         self._denials.append((identity.name, access.action, access.resource))
-        on = "" if access.resource == "*" else f" on resource: {access.resource}"
         because = f"with an explicit deny in an {of} policy"
         if decision is Decision.UNMENTIONED:
             because = f"because no {of} policy allows the {access.action} action"
-        message = f"User: {identity.arn} is not authorized to perform: {access.action}{on} {because}"
-        if call.service == "ec2":
-            message = f"You are not authorized to perform this operation. {message}"
-            return call.error("UnauthorizedOperation", message, status=403)
-        if call.service in _QUERY:
-            return call.error("AccessDenied", message, status=403)
-        return call.error("AccessDeniedException", message)
+        resource = "" if access.resource == "*" else access.resource
+        return call.denied(identity.arn, resource, action=access.action, because=because)
+
+
+_NOT_VALIDATED = "AWS was not able to validate the provided access credentials"
 
 
 def _unknown(call: Call) -> Answer:
-    if call.service == "ec2":
-        message = "AWS was not able to validate the provided access credentials"
-        return call.error("AuthFailure", message, status=401)
-    message = "The security token included in the request is invalid."
-    if call.service in _QUERY:
-        return call.error("InvalidClientTokenId", message, status=403)
-    return call.error("UnrecognizedClientException", message)
+    return call.refused(
+        ("AuthFailure", "InvalidClientTokenId", "UnrecognizedClientException"),
+        "The security token included in the request is invalid.",
+        ec2_message=_NOT_VALIDATED,
+        ec2_status=401,
+    )
 
 
 def _expired(call: Call) -> Answer:
-    if call.service == "ec2":
-        return call.error("RequestExpired", "Request has expired.")
-    message = "The security token included in the request is expired"
-    if call.service in _QUERY:
-        return call.error("ExpiredToken", message, status=403)
-    return call.error("ExpiredTokenException", message)
+    return call.refused(
+        ("RequestExpired", "ExpiredToken", "ExpiredTokenException"),
+        "The security token included in the request is expired",
+        ec2_message="Request has expired.",
+    )
 
 
 def _mismatch(call: Call) -> Answer:
-    if call.service == "ec2":
-        message = "AWS was not able to validate the provided access credentials"
-        return call.error("AuthFailure", message, status=401)
-    message = "The request signature we calculated does not match the signature you provided."
-    if call.service in _QUERY:
-        return call.error("SignatureDoesNotMatch", message, status=403)
-    return call.error("InvalidSignatureException", message)
+    return call.refused(
+        ("AuthFailure", "SignatureDoesNotMatch", "InvalidSignatureException"),
+        "The request signature we calculated does not match the signature you provided.",
+        ec2_message=_NOT_VALIDATED,
+        ec2_status=401,
+    )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -102,7 +103,7 @@ class Identities:
                 self._of_tasks[role_arn] = found
             return found
 
-    @property
+    @functools.cached_property
     def partition(self) -> str:
         """``aws``, ``aws-cn`` or ``aws-us-gov``."""
         from moto.utilities.utils import get_partition

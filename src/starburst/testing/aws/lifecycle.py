@@ -212,6 +212,7 @@ class Lifecycle:
 def install(world: World) -> None:
     """Add it to the world, with the runtime that its options ask for."""
     world.lifecycle = Lifecycle(world)
+    (world.folder / environment.TOKEN_FILE).write_text("simulated")
     if world.options.runtime == "podman":
         world.runtime = PodmanRuntime(world.options)
     elif world.options.runtime == "light":

@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import itertools
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -13,13 +12,13 @@ import threading
 from pathlib import Path
 
 from starburst.protocol.keys import worker_of_task
-from starburst.testing.aws.runtimes import CannotStart, Launch, ProcessRuntime
+from starburst.testing.aws.runtimes import CannotStart, Launch, ProcessRuntime, kept_environment
 from starburst.testing.aws.tasks import Container
 
 __all__ = ["LightRuntime"]
 
 _WORKER = ["python", "-m", "starburst.worker"]
-_KEPT = ("PATH", "HOME", "LANG", "VIRTUAL_ENV")
+_CREWS = 2
 
 
 class LightRuntime(ProcessRuntime):
@@ -27,14 +26,12 @@ class LightRuntime(ProcessRuntime):
 
     Args:
         folder: See :class:`ProcessRuntime`.
-        crews: How many processes share the workers.
     """
 
-    def __init__(self, folder: Path, *, crews: int = 2) -> None:
+    def __init__(self, folder: Path) -> None:
         super().__init__(folder)
         self._crew_folder = folder
         self._crews: list[_Crew] = []
-        self._n_crews = crews
         self._turns = itertools.count()
         self._of: dict[str, _Crew] = {}
         self._lock = threading.Lock()
@@ -45,7 +42,7 @@ class LightRuntime(ProcessRuntime):
             super().start(launch)
             return
         with self._lock:
-            turn = next(self._turns) % self._n_crews
+            turn = next(self._turns) % _CREWS
             if turn >= len(self._crews):
                 self._crews.append(_Crew(launch.environment, self._crew_folder / f"crew-{turn}.log"))
             crew = self._of[launch.container.arn] = self._crews[turn]
@@ -68,7 +65,6 @@ class LightRuntime(ProcessRuntime):
 
 class _Crew:
     def __init__(self, environment: dict[str, str], log: Path) -> None:
-        kept = {name: os.environ[name] for name in _KEPT if name in os.environ}
         # All workers of a crew have the credentials of its first one: the same role, in one account.
         self._launches: dict[str, tuple[Launch, object]] = {}
         with log.open("ab") as file:
@@ -77,7 +73,7 @@ class _Crew:
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=file,
-                env={**kept, **environment},
+                env={**kept_environment(), **environment},
                 text=True,
             )
         threading.Thread(target=self._listen, name="crew", daemon=True).start()

@@ -94,13 +94,7 @@ class LaunchRates:
 
 
 def install(world: World) -> None:
-    """Set the account's quotas; add the filters for scripted failures and for rates."""
-    world.quotas |= {
-        ("fargate", FARGATE_VCPUS[False]): world.options.fargate_vcpus,
-        ("fargate", FARGATE_VCPUS[True]): world.options.fargate_spot_vcpus,
-    }
-    for burst, refill in _LAUNCHES.values():
-        world.quotas |= {("fargate", burst): 100.0, ("fargate", refill): 20.0}
+    """Add the filters for scripted failures and for rates."""
     world.launch_rates = LaunchRates(world)
     buckets = _Buckets(world.options.rates)
 

@@ -15,6 +15,7 @@ from functools import cache
 from typing import Any
 
 from starburst.testing.aws.front import Answer, Call, Operation, Refusal
+from starburst.testing.aws.limits import FARGATE_VCPUS
 from starburst.testing.aws.world import SimOptions, World
 
 __all__ = ["QUOTAS", "Quota", "ec2_quota", "install"]
@@ -90,15 +91,14 @@ def _value(quota: Quota, options: SimOptions) -> float:
     if quota.service == "ec2":
         spot = any(quota.code == codes[1] for codes in _EC2_KINDS.values())
         return options.ec2_spot_vcpus if spot else options.ec2_vcpus
-    return {"L-3032A538": options.fargate_vcpus, "L-36FBB829": options.fargate_spot_vcpus}.get(
-        quota.code, quota.default
-    )
+    own = {FARGATE_VCPUS[False]: options.fargate_vcpus, FARGATE_VCPUS[True]: options.fargate_spot_vcpus}
+    return own.get(quota.code, quota.default)
 
 
 def install(world: World) -> None:
     """Set the account's values and answer for Service Quotas."""
     for quota in QUOTAS:
-        world.quotas.setdefault((quota.service, quota.code), _value(quota, world.options))
+        world.quotas[quota.service, quota.code] = _value(quota, world.options)
     for name, operation in _Service(world).operations().items():
         world.front.operations[f"servicequotas:{name}"] = _or_moto(world, operation)
 

@@ -13,10 +13,15 @@ from typing import Protocol
 from starburst.testing.aws.children import Child, Children
 from starburst.testing.aws.tasks import Container, Task
 
-__all__ = ["CannotStart", "Launch", "ProcessRuntime", "Runtime"]
+__all__ = ["CannotStart", "Launch", "ProcessRuntime", "Runtime", "kept_environment"]
 
 # What a task sees of the user's environment; above all none of the user's keys.
 _KEPT = ("PATH", "HOME", "LANG", "VIRTUAL_ENV")
+
+
+def kept_environment() -> dict[str, str]:
+    """What a task gets of the user's own variables."""
+    return {name: os.environ[name] for name in _KEPT if name in os.environ}
 
 
 class CannotStart(Exception):  # noqa: N818 - named for the condition
@@ -103,13 +108,12 @@ class ProcessRuntime:
             raise CannotStart("CannotStartContainerError: Error response from daemon: No command specified")
         if command[0] in {"python", "python3"}:
             command[0] = sys.executable
-        kept = {name: os.environ[name] for name in _KEPT if name in os.environ}
         folder = self._folder / launch.task.id
         folder.mkdir(parents=True, exist_ok=True)
         try:
             child = self.children.start(
                 command,
-                environment={**kept, **launch.environment},
+                environment={**kept_environment(), **launch.environment},
                 folder=folder,
                 mark=launch.container.runtime_id,
                 on_lines=launch.on_lines,

@@ -11,7 +11,6 @@ __all__ = ["error"]
 
 _ERRORS = {
     "AccessDenied": (403, "Access Denied"),
-    "AuthorizationQueryParametersError": (400, "The authorization is malformed"),
     "BucketNotEmpty": (409, "The bucket you tried to delete is not empty"),
     "ConditionalRequestConflict": (
         409,

@@ -38,9 +38,9 @@ from starburst.testing.aws.sigv4 import Signature, read_signature
 __all__ = ["COUNTS", "KINDS", "Configuration", "S3Front"]
 
 COUNTS = "/_counts"
+"""Where the front tells how many requests it has passed on; no bucket can have this name."""
 LOST = "PutObject 412"
 """Counts the conditional writes that another one had won."""
-"""Where the front tells how many requests it has passed on; no bucket can have this name."""
 
 _SCRIPTED = {
     "denied": "AccessDenied",

@@ -16,15 +16,15 @@ from typing import Any
 from starburst.errors import ProviderError
 from starburst.testing.aws.world import ACCESS_KEY, SECRET_KEY
 
-__all__ = ["Seaweed"]
+__all__ = ["GUARD", "Seaweed", "find_weed", "free_ports"]
 
 _GRPC_OFFSET = 10_000
 _READY_S = 30.0
 _ALL = ["Admin", "Read", "Write", "List", "Tagging"]
 
 
-# The shell lives as long as its standard input is open, so the server ends with us even if we are killed.
-_GUARD = 'weed=$1; shift; "$weed" "$@" & read -r _; kill -9 $!; wait $! 2>/dev/null'
+GUARD = 'program=$1; shift; "$program" "$@" & read -r _; kill -9 $!; wait $! 2>/dev/null'
+"""For ``sh -c``: it lives as long as its standard input is open, so the program ends with us even if we are killed."""
 
 
 class Seaweed:
@@ -56,7 +56,7 @@ class Seaweed:
             {"name": "anonymous", "actions": _ALL},
         ]
         config.write_text(json.dumps({"identities": identities}))
-        ports = _free_ports(4)
+        ports = free_ports(4)
         self._master_port, self._volume_port, self._filer_port, self._s3_port = ports
         self._run(
             "server",
@@ -114,7 +114,7 @@ class Seaweed:
     def _run(self, *arguments: str) -> None:
         with (self._folder / "weed.log").open("ab") as log:
             process = subprocess.Popen(
-                ["sh", "-c", _GUARD, "seaweed", _weed(), *arguments],
+                ["sh", "-c", GUARD, "seaweed", find_weed(), *arguments],
                 stdin=subprocess.PIPE,
                 stdout=log,
                 stderr=log,
@@ -164,7 +164,12 @@ def _ask(port: int, method: str, path: str, body: bytes | None = None) -> tuple[
         connection.close()
 
 
-def _weed() -> str:
+def find_weed() -> str:
+    """The program.
+
+    Raises:
+        ProviderError: It is not installed.
+    """
     beside = Path(sys.executable).parent / "weed"
     found = str(beside) if beside.exists() else shutil.which("weed")
     if found is None:
@@ -175,7 +180,7 @@ def _weed() -> str:
     return found
 
 
-def _free_ports(count: int) -> list[int]:
+def free_ports(count: int) -> list[int]:
     """Ports whose gRPC neighbours are free too, below the range that outgoing connections use."""
     ports: list[int] = []
     for port in random.sample(range(10_000, 22_000), 2000):

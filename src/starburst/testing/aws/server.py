@@ -62,7 +62,6 @@ def run(options: SimOptions, seaweed: Seaweed) -> None:
         world.control.start()
         seaweed.wait()
         world.seaweed_endpoint = seaweed.endpoint
-        world.s3_endpoint = world.s3_endpoint or seaweed.endpoint
         ready = {
             "endpoint": world.endpoint,
             "s3_endpoint": world.s3_endpoint,
