@@ -34,6 +34,7 @@ __all__ = [
     "patience_s",
     "set_value",
     "unset_value",
+    "write_settings",
 ]
 
 _DEFAULTS = Options()
@@ -328,6 +329,15 @@ def _write(path: Path, text: str, expected: Mapping[str, Any]) -> None:
         raise ConfigError(
             f"the settings file {path} is laid out in a way that cannot be changed", hint=f"edit {path}"
         )
+    write_settings(path, text)
+
+
+def write_settings(path: Path, text: str) -> None:
+    """Write a file of settings, at once or not at all.
+
+    Raises:
+        ConfigError: It cannot be written.
+    """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.NamedTemporaryFile("w", encoding="utf-8", dir=path.parent, delete=False) as file:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from starburst.aws.clients import Aws
-from starburst.aws.names import MANAGED_TAG
+from starburst.aws.names import MANAGED_TAG, OURS_FILTER
 from starburst.aws.ours import check_ours
 from starburst.aws.waiting import call_when_idle, wait_until
 from starburst.clock import Clock
@@ -75,7 +75,6 @@ class Group:
         arn: Its full name.
         min_size: Hosts that stay though nothing runs.
         max_size: The limit; 0 is a group that was closed.
-        desired: What ECS scales to.
         hosts: The instances there are, of any state.
         staying: How many of them are not on their way out.
         protected: Those of them that scaling in does not end.
@@ -91,7 +90,6 @@ class Group:
     arn: str
     min_size: int
     max_size: int
-    desired: int
     hosts: tuple[str, ...] = ()
     staying: int = 0
     protected: tuple[str, ...] = ()
@@ -129,9 +127,8 @@ async def list_groups(aws: Aws) -> list[Group]:
     Raises:
         CloudError: AWS did not answer.
     """
-    filters = [{"Name": f"tag:{MANAGED_TAG}", "Values": ["true"]}]
     found = await aws.pages(
-        "autoscaling", "describe_auto_scaling_groups", "AutoScalingGroups", Filters=filters
+        "autoscaling", "describe_auto_scaling_groups", "AutoScalingGroups", Filters=[OURS_FILTER]
     )
     return [_group(one) for one in found]
 
@@ -330,7 +327,6 @@ def _group(found: Mapping[str, Any]) -> Group:
         arn=found["AutoScalingGroupARN"],
         min_size=int(found["MinSize"]),
         max_size=int(found["MaxSize"]),
-        desired=int(found["DesiredCapacity"]),
         hosts=tuple(one["InstanceId"] for one in instances),
         staying=sum(not one.get("LifecycleState", "").startswith("Terminat") for one in instances),
         protected=tuple(one["InstanceId"] for one in instances if one.get("ProtectedFromScaleIn")),

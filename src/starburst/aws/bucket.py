@@ -95,13 +95,14 @@ class Bucket:
         make_sure_ours(self, state)
         if state.condition == "missing":
             await self._create()
+        made = state.condition == "missing"
         for part in self._parts():
-            if await self._differs(part):
+            if part.text in state.details or (made and await self._differs(part)):
                 await part.set()
 
     async def remove(self) -> bool:
         """As :meth:`starburst.aws.resource.Resource.remove`; with all objects and their versions."""
-        if (await self.state()).condition not in ("ours", "differs"):
+        if not (await self.state()).is_ours:
             return False
         for rest in reversed(range(_EMPTYING_ROUNDS)):
             await self._empty()

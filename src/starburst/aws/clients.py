@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import os
+import re
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -43,6 +45,11 @@ class Identity:
         """The last part of the name: the user, or the session of a role."""
         return self.arn.rsplit("/", 1)[-1].rsplit(":", 1)[-1]
 
+    @property
+    def owner(self) -> str:
+        """The same as the value of a tag may be."""
+        return re.sub(r"[^\w .:/=+@-]", "-", self.name, flags=re.ASCII)[:200] or self.account
+
 
 class Aws:
     """Calls AWS with one set of credentials in one region; safe to use from several threads and event loops.
@@ -74,7 +81,8 @@ class Aws:
         """
         from botocore.exceptions import NoRegionError  # type: ignore[import-untyped]
 
-        region = self._wanted_region or self._boto_session().region_name
+        # botocore knows AWS_DEFAULT_REGION only; all other tools know both.
+        region = self._wanted_region or os.environ.get("AWS_REGION") or self._boto_session().region_name
         with mapped("sts", "region"):
             if not region:
                 raise NoRegionError

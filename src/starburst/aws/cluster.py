@@ -9,7 +9,7 @@ from starburst.aws.clients import Aws
 from starburst.aws.names import CLUSTER
 from starburst.aws.resource import MISSING, Scope, State, is_ours, make_sure_ours
 from starburst.aws.waiting import call_when_idle
-from starburst.clock import Clock, Deadline, SystemClock
+from starburst.clock import Clock, Deadline
 from starburst.errors import CloudError, CloudUnavailable, NotSetUp
 
 __all__ = ["Cluster"]
@@ -72,7 +72,7 @@ class Cluster:
                 self.aws,
                 "ecs",
                 "create_cluster",
-                clock=SystemClock(),
+                clock=self.clock,
                 clusterName=CLUSTER,
                 capacityProviders=list(_FARGATE),
                 settings=[{"name": "containerInsights", "value": "disabled"}],  # it is billed
@@ -87,7 +87,7 @@ class Cluster:
         Raises:
             NotSetUp: Something of somebody else's is still in it.
         """
-        if (await self.state()).condition not in ("ours", "differs"):
+        if not (await self.state()).is_ours:
             return False
         deadline = Deadline(self.clock, _BUSY_S)
         while True:

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import os
-import tempfile
 import tomllib
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
-from starburst.config import config_path
+from starburst.config import config_path, write_settings
 from starburst.errors import ConfigError, NotSetUp
 
 __all__ = [
@@ -84,13 +83,7 @@ def save_deployment(deployment: Deployment) -> Path:
         for name, value in msgspec.structs.asdict(deployment).items()
         if value is not None
     ]
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile("w", encoding="utf-8", dir=path.parent, delete=False) as file:
-            file.write("\n".join(lines) + "\n")
-        Path(file.name).replace(path)
-    except OSError as error:
-        raise ConfigError(f"the settings file {path} cannot be written: {error.strerror or error}") from error
+    write_settings(path, "\n".join(lines) + "\n")
     return path
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from starburst.aws.clients import Aws
 from starburst.aws.instance_types import Architecture
-from starburst.aws.names import MANAGED_TAG
+from starburst.aws.names import MANAGED_TAG, OURS_FILTER
 from starburst.aws.ours import check_ours
 from starburst.errors import CloudError, OptionError
 
@@ -157,8 +157,7 @@ async def list_launch_templates(aws: Aws) -> list[str]:
     Raises:
         CloudError: AWS did not answer.
     """
-    filters = [{"Name": f"tag:{MANAGED_TAG}", "Values": ["true"]}]
-    found = await aws.pages("ec2", "describe_launch_templates", "LaunchTemplates", Filters=filters)
+    found = await aws.pages("ec2", "describe_launch_templates", "LaunchTemplates", Filters=[OURS_FILTER])
     return [template["LaunchTemplateName"] for template in found]
 
 

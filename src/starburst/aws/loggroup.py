@@ -114,7 +114,7 @@ class LogGroup:
 
     async def remove(self) -> bool:
         """As :meth:`starburst.aws.resource.Resource.remove`; with all lines."""
-        if (await self.state()).condition not in ("ours", "differs"):
+        if not (await self.state()).is_ours:
             return False
         await self.aws.call("logs", "delete_log_group", logGroupName=LOG_GROUP)
         return True

@@ -11,6 +11,7 @@ __all__ = [
     "LOG_GROUP",
     "LOG_RETENTION_DAYS",
     "MANAGED_TAG",
+    "OURS_FILTER",
     "OWNER_TAG",
     "REPOSITORY",
     "SECURITY_GROUP",
@@ -44,6 +45,8 @@ VPC_NAME = "starburst"
 
 MANAGED_TAG = "starburst:managed"
 """On everything that we make; its value is always ``true``."""
+OURS_FILTER = {"Name": f"tag:{MANAGED_TAG}", "Values": ["true"]}
+"""By which EC2 and Auto Scaling list what carries it."""
 SESSION_TAG = "starburst:session"
 OWNER_TAG = "starburst:owner"
 

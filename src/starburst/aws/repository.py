@@ -116,7 +116,7 @@ class Repository:
 
     async def remove(self) -> bool:
         """As :meth:`starburst.aws.resource.Resource.remove`; with all images."""
-        if (await self.state()).condition not in ("ours", "differs"):
+        if not (await self.state()).is_ours:
             return False
         await self._call("delete_repository", force=True)
         return True

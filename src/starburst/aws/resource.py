@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
@@ -37,6 +36,16 @@ class State:
         """The state of something that is ours."""
         return cls("differs" if differences else "ours", tuple(differences), tuple(warnings))
 
+    @property
+    def is_ours(self) -> bool:
+        """Whether it is there, and we made it."""
+        return self.condition in ("ours", "differs")
+
+    @property
+    def why_foreign(self) -> tuple[str, ...]:
+        """How it is known that something is somebody else's."""
+        return self.details or (f"it has no tag {MANAGED_TAG}=true",)
+
 
 MISSING = State("missing")
 OURS = State("ours")
@@ -63,13 +72,12 @@ class Scope:
     @classmethod
     def of(cls, identity: Identity, *, region: str, bucket: str) -> Scope:
         """The scope of these credentials."""
-        owner = re.sub(r"[^\w .:/=+@-]", "-", identity.name, flags=re.ASCII)[:200]
         return cls(
             account=identity.account,
             region=region,
             partition=identity.partition,
             bucket=bucket,
-            owner=owner or identity.account,
+            owner=identity.owner,
         )
 
     @property
@@ -163,7 +171,7 @@ def make_sure_ours(resource: Resource, state: State) -> None:
         NotSetUp: It is; the message names it, the hint tells the way out.
     """
     if state.condition == "foreign":
-        why = "; ".join(state.details) or f"it has no tag {MANAGED_TAG}=true"
+        why = "; ".join(state.why_foreign)
         raise NotSetUp(
             f"the {resource.kind} {resource.name} is there, but starburst did not make it: {why}",
             hint=resource.way_out,

@@ -133,7 +133,7 @@ class Role:
 
     async def remove(self) -> bool:
         """As :meth:`starburst.aws.resource.Resource.remove`; it stays while other regions or buckets need it."""
-        if (await self.state()).condition not in ("ours", "differs"):
+        if not (await self.state()).is_ours:
             return False
         names = await _policy_names(self.aws, self.name)
         for name in names:
@@ -221,7 +221,7 @@ class InstanceProfile:
 
     async def remove(self) -> bool:
         """As :meth:`starburst.aws.resource.Resource.remove`."""
-        if (await self.state()).condition not in ("ours", "differs"):
+        if not (await self.state()).is_ours:
             return False
         await self._drop_roles()
         await self._call("delete_instance_profile")

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from starburst.aws.clients import Aws
-from starburst.aws.names import MANAGED_TAG, SECURITY_GROUP
+from starburst.aws.names import OURS_FILTER, SECURITY_GROUP
 from starburst.aws.resource import MISSING, Scope, State, is_ours, make_sure_ours
 from starburst.clock import Clock, Deadline
 from starburst.errors import CloudError, NotSetUp
@@ -103,7 +103,7 @@ async def our_security_groups(aws: Aws) -> list[dict[str, Any]]:
     """The groups of workers that set-up made in any VPC of the region."""
     filters = [
         {"Name": "group-name", "Values": [SECURITY_GROUP]},
-        {"Name": f"tag:{MANAGED_TAG}", "Values": ["true"]},
+        OURS_FILTER,
     ]
     return await aws.pages("ec2", "describe_security_groups", "SecurityGroups", Filters=filters)
 

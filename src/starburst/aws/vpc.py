@@ -9,13 +9,14 @@ from dataclasses import dataclass
 from typing import Any
 
 from starburst.aws.clients import Aws
-from starburst.aws.names import MANAGED_TAG, VPC_NAME
+from starburst.aws.names import OURS_FILTER, VPC_NAME
 from starburst.aws.network import Placement, given_placement
 from starburst.aws.resource import MISSING, Scope, State, ask
 from starburst.aws.security_group import remove_when_free
 from starburst.clock import Clock
-from starburst.errors import CloudError
+from starburst.errors import CloudError, CloudUnavailable
 
+_ROUNDS, _AGAIN_S = 20, 1.0
 __all__ = ["NewVpc"]
 
 _CIDR = "10.83.0.0/16"
@@ -97,9 +98,16 @@ class NewVpc:
 
     async def remove(self) -> bool:
         """As :meth:`starburst.aws.resource.Resource.remove`; waits for addresses that tasks leave behind."""
-        while (pieces := await self._pieces()) is not None:
+        for attempt in range(_ROUNDS):
+            if (pieces := await self._pieces()) is None:
+                return attempt > 0
+            if attempt:  # a listing may be behind
+                await self.clock.sleep(_AGAIN_S)
             await self._remove(pieces)
-        return True
+        raise CloudUnavailable(
+            f"the VPC {self.name} is still to be seen after it was deleted",
+            hint="starburst teardown again, in a minute",
+        )
 
     async def _remove(self, pieces: _Pieces) -> None:
         if pieces.endpoint:
@@ -209,7 +217,7 @@ class NewVpc:
         )
 
     async def _list(self, operation: str, key: str, filters: list[Piece] | None = None) -> list[Piece]:
-        mine = [{"Name": f"tag:{MANAGED_TAG}", "Values": ["true"]}, *(filters or ())]
+        mine = [OURS_FILTER, *(filters or ())]
         return await self.aws.pages("ec2", operation, key, Filters=mine)
 
     async def _make(self, operation: str, kind: str, suffix: str = "", **parameters: Any) -> Any:

@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 import msgspec
 
+from starburst.aws.instance_types import Architecture
 from starburst.errors import ProviderError
 
 __all__ = ["EcsPlace", "place_from", "started_by"]
@@ -59,7 +60,7 @@ class EcsPlace(msgspec.Struct, frozen=True, kw_only=True):
     image: str
     cpu_units: int
     memory_mib: int
-    architecture: Literal["X86_64", "ARM64"]
+    architecture: Architecture
     spot: Literal["no", "prefer", "only"]
     on_demand_base: int = 0
     gpus: int = 0

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import re
 import sys
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -13,6 +12,7 @@ from starburst._version import __version__
 from starburst.aws.clients import Aws
 from starburst.aws.deployment import Deployment, deployment_of, load_deployments
 from starburst.aws.images import Image, find_image
+from starburst.aws.instance_types import Architecture
 from starburst.compute.ecs_place import EcsPlace
 from starburst.compute.fargate_sizes import fargate_size
 from starburst.config import load_settings
@@ -29,8 +29,6 @@ __all__ = [
     "prepare_fargate",
     "target_of",
 ]
-
-Architecture = Literal["X86_64", "ARM64"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,9 +86,7 @@ async def target_of(options: Options) -> Target:
     await asyncio.gather(
         _check_cluster(aws, deployment), _check_groups(aws, deployment), _check_log_group(aws, deployment)
     )
-    return Target(
-        aws, deployment, re.sub(r"[^\w .:/=+@-]", "-", identity.name)[:256], await _zones(aws, deployment)
-    )
+    return Target(aws, deployment, identity.owner, await _zones(aws, deployment))
 
 
 async def prepare_fargate(target: Target, options: Options) -> EcsPlace:

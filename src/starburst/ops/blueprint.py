@@ -18,7 +18,6 @@ from starburst.aws.names import (
     LOG_GROUP,
     SUPERVISOR_ROLE,
     TASK_ROLE,
-    bucket_name,
 )
 from starburst.aws.network import (
     Placement,
@@ -34,7 +33,7 @@ from starburst.aws.vpc import NewVpc
 from starburst.clock import Clock, SystemClock
 from starburst.errors import CloudError, OptionError
 from starburst.ops.capacity import Capacity, types_of
-from starburst.ops.choices import Choices, stored_deployment
+from starburst.ops.choices import Choices, stored_deployment, usual_bucket
 
 __all__ = ["Blueprint", "Used", "deployment_of_scope"]
 
@@ -131,9 +130,7 @@ class Blueprint:
         """
         identity = await aws.identity()
         stored = stored_deployment(aws.region, identity.account)
-        bucket = (
-            choices.bucket or (stored.bucket if stored else None) or bucket_name(identity.account, aws.region)
-        )
+        bucket = choices.bucket or usual_bucket(stored, identity.account, aws.region)
         scope = Scope.of(identity, region=aws.region, bucket=bucket)
         return cls(aws, scope, choices, stored, clock or SystemClock())
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -11,6 +10,7 @@ from starburst.aws.bucket import check_bucket_name
 from starburst.aws.clients import Aws
 from starburst.aws.deployment import Deployment, load_deployments
 from starburst.aws.loggroup import check_retention
+from starburst.aws.names import bucket_name
 from starburst.aws.regions import check_region
 from starburst.config import load_settings
 from starburst.errors import ConfigError, CredentialsError, OptionError
@@ -97,9 +97,14 @@ def open_aws(region: str | None = None, profile: str | None = None) -> Aws:
         aws = Aws(name, profile)
     check_region(name)
     stored = stored_deployment(name)
-    if stored is not None and stored.profile and not (profile or os.environ.get("AWS_PROFILE")):
-        aws = Aws(name, stored.profile)
+    if stored is not None and not profile and stored.usual_profile:
+        aws = Aws(name, stored.usual_profile)
     return aws
+
+
+def usual_bucket(stored: Deployment | None, account: str, region: str) -> str:
+    """The bucket of an earlier set-up, or the one that a set-up would make."""
+    return stored.bucket if stored else bucket_name(account, region)
 
 
 def stored_deployment(region: str, account: str | None = None) -> Deployment | None:

@@ -284,9 +284,7 @@ def _step(resource: Resource, state: State) -> Step:
         "foreign": "foreign",
     }
     action = actions[state.condition]
-    details = state.details
-    if action == "foreign" and not details:
-        details = ("it has no tag starburst:managed=true",)
+    details = state.why_foreign if action == "foreign" else state.details
     return Step(
         action="use" if isinstance(resource, Used) else action,
         kind=resource.kind,

@@ -14,12 +14,10 @@ import msgspec
 
 from starburst.aws.autoscaling import list_groups, remove_hosts
 from starburst.aws.clients import Aws
-from starburst.aws.deployment import Deployment
-from starburst.aws.names import bucket_name
 from starburst.clock import Clock, SystemClock
 from starburst.compute.ec2_holds import holds_of
-from starburst.errors import CloudUnavailable, SessionNotFound, StarburstError
-from starburst.ops.choices import open_aws, stored_deployment
+from starburst.errors import SessionNotFound, StarburstError
+from starburst.ops.choices import open_aws, stored_deployment, usual_bucket
 from starburst.ops.definitions import our_definitions, remove_definitions
 from starburst.ops.tasks import TaskView, cluster_tasks, stop_tasks
 from starburst.protocol.keys import Keys, split_session_url
@@ -94,6 +92,7 @@ class Sweep:
     account: str
     clock: Clock = field(default_factory=SystemClock)
     _states: dict[str, str | None] = field(default_factory=dict)
+    _stores: dict[str, Store] = field(default_factory=dict)
     _unsure: list[str] = field(default_factory=list)
     _removals: list[Removal] = field(default_factory=list)
 
@@ -113,8 +112,8 @@ class Sweep:
         """
         aws = open_aws(region, profile)
         identity = await aws.identity()
-        stored: Deployment | None = stored_deployment(aws.region, identity.account)
-        usual = stored.bucket if stored else bucket_name(identity.account, aws.region)
+        stored = stored_deployment(aws.region, identity.account)
+        usual = usual_bucket(stored, identity.account, aws.region)
         return cls(aws, bucket or usual, identity.account, clock or SystemClock())
 
     async def plan(self) -> SweepPlan:
@@ -164,14 +163,8 @@ class Sweep:
         if over:
 
             async def stop() -> None:
-                left = await stop_tasks(
-                    self.aws, [task for task, _ in over], clock=self.clock, reason="starburst sweep"
-                )
-                if left:
-                    raise CloudUnavailable(
-                        f"{len(left)} tasks are still stopping: {', '.join(task.task_id for task in left[:5])}",
-                        hint="starburst sweep again, in a minute",
-                    )
+                tasks = [task for task, _ in over]
+                await stop_tasks(self.aws, tasks, clock=self.clock, command="starburst sweep")
 
             self._removals.append(stop)
         return [Leftover(kind="task", name=task.task_id, why=why) for task, why in over]
@@ -244,7 +237,9 @@ class Sweep:
         return False
 
     def _open(self, root: str) -> Store:
-        return open_store(root, region=self.aws.region, profile=self.aws.profile)
+        if root not in self._stores:
+            self._stores[root] = open_store(root, region=self.aws.region, profile=self.aws.profile)
+        return self._stores[root]
 
 
 async def _read_state(store: Store, session_id: str, now: float) -> str:

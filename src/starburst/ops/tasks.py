@@ -13,14 +13,15 @@ from starburst.aws.clients import Aws
 from starburst.aws.names import CLUSTER, SESSION_TAG
 from starburst.aws.resource import is_ours
 from starburst.clock import Clock, Deadline
-from starburst.errors import CloudError, NotSetUp
+from starburst.compute.ecs_outcome import task_id_of
+from starburst.errors import CloudError, CloudUnavailable, NotSetUp
 
 __all__ = ["TaskView", "cluster_tasks", "services_of_cluster", "stop_tasks"]
 
 _PER_CALL = 100
 _STOPS_AT_ONCE = 16
 _LOOK_EVERY_S = 1.0
-STOPPED_WITHIN_S = 240.0
+_STOPPED_WITHIN_S = 240.0
 """A task has two minutes between SIGTERM and SIGKILL, and its network interface goes after that."""
 _SESSION_URL = re.compile(r"[a-z0-9]+://[^\s\"'\\]+/sessions/[A-Za-z0-9._-]+")
 
@@ -52,7 +53,7 @@ class TaskView:
     @property
     def task_id(self) -> str:
         """The last part of its address."""
-        return self.arn.rsplit("/", 1)[-1]
+        return task_id_of(self.arn)
 
 
 async def cluster_tasks(aws: Aws) -> list[TaskView]:
@@ -94,17 +95,17 @@ async def services_of_cluster(aws: Aws) -> list[str]:
         return []
 
 
-async def stop_tasks(
-    aws: Aws,
-    tasks: Sequence[TaskView],
-    *,
-    clock: Clock,
-    reason: str,
-    timeout_s: float = STOPPED_WITHIN_S,
-) -> list[TaskView]:
-    """Stop tasks and wait until they are gone; those that are still there when time is up.
+async def stop_tasks(aws: Aws, tasks: Sequence[TaskView], *, clock: Clock, command: str) -> None:
+    """Stop tasks and wait until they are gone.
+
+    Args:
+        aws: The account.
+        tasks: Which.
+        clock: What the wait is measured by.
+        command: What the user typed; they are told that it was the reason.
 
     Raises:
+        CloudUnavailable: Some are still there when time is up.
         CloudError: AWS did not do it.
     """
     gate = asyncio.Semaphore(_STOPS_AT_ONCE)
@@ -112,19 +113,21 @@ async def stop_tasks(
     async def stop(task: TaskView) -> None:
         async with gate:
             try:
-                await aws.call("ecs", "stop_task", cluster=CLUSTER, task=task.arn, reason=reason)
+                await aws.call("ecs", "stop_task", cluster=CLUSTER, task=task.arn, reason=command)
             except CloudError as error:
                 if "was not found" not in error.message:
                     raise
 
     await asyncio.gather(*map(stop, tasks))
     wanted = {task.arn for task in tasks}
-    deadline = Deadline(clock, timeout_s)
+    deadline = Deadline(clock, _STOPPED_WITHIN_S)
     while left := [task for task in await cluster_tasks(aws) if task.arn in wanted]:
         if deadline.passed:
-            break
+            names = ", ".join(task.task_id for task in left[:5])
+            raise CloudUnavailable(
+                f"{len(left)} tasks are still stopping: {names}", hint=f"{command} again, in a minute"
+            )
         await clock.sleep(_LOOK_EVERY_S)
-    return left
 
 
 def _view(task: Mapping[str, Any]) -> TaskView:

@@ -22,9 +22,10 @@ from starburst.aws.security_group import our_security_groups, remove_when_free
 from starburst.aws.vpc import NewVpc
 from starburst.client.engine import engine
 from starburst.clock import Clock, SystemClock
-from starburst.errors import CloudUnavailable, NotSetUp
+from starburst.compute.ecs_outcome import task_id_of
+from starburst.errors import NotSetUp
 from starburst.ops.blueprint import deployment_of_scope
-from starburst.ops.choices import open_aws, stored_deployment
+from starburst.ops.choices import open_aws, stored_deployment, usual_bucket
 from starburst.ops.definitions import our_definitions, remove_definitions
 from starburst.ops.tasks import cluster_tasks, services_of_cluster, stop_tasks
 
@@ -121,7 +122,7 @@ class Teardown:
         aws = open_aws(region, profile)
         identity = await aws.identity()
         stored = stored_deployment(aws.region, identity.account)
-        usual = stored.bucket if stored else bucket_name(identity.account, aws.region)
+        usual = usual_bucket(stored, identity.account, aws.region)
         scope = Scope.of(identity, region=aws.region, bucket=bucket or usual)
         return cls(aws, scope, keep_bucket, clock or SystemClock())
 
@@ -134,7 +135,7 @@ class Teardown:
         """
         self._removals, self._kept = [], []
         cluster = Cluster(self.aws, self.scope, self.clock)
-        if (await cluster.state()).condition in ("ours", "differs"):
+        if (await cluster.state()).is_ours:
             await self._plan_tasks()
         await self._plan_capacity()
         await self._plan_definitions()
@@ -175,7 +176,7 @@ class Teardown:
 
     async def _plan_whole(self, resource: Resource) -> None:
         state = await resource.state()
-        if state.condition in ("ours", "differs"):
+        if state.is_ours:
             self._removals.append((Item(kind=resource.kind, name=resource.name), resource.remove))
         elif state.condition == "foreign":
             self._kept.append(f"{resource.kind} {resource.name}: starburst did not make it")
@@ -183,7 +184,7 @@ class Teardown:
     async def _plan_tasks(self) -> None:
         tasks = await cluster_tasks(self.aws)
         foreign = [task.task_id for task in tasks if not task.ours]
-        foreign += [arn.rsplit("/", 1)[-1] for arn in await services_of_cluster(self.aws)]
+        foreign += [task_id_of(arn) for arn in await services_of_cluster(self.aws)]
         if foreign:
             raise NotSetUp(
                 f"the cluster {CLUSTER} runs tasks or services that starburst did not start: "
@@ -195,15 +196,8 @@ class Teardown:
         sessions = {task.session_id for task in tasks if task.session_id}
 
         async def stop() -> None:
-            left = await stop_tasks(
-                self.aws, await cluster_tasks(self.aws), clock=self.clock, reason="starburst teardown"
-            )
-            if left:
-                names = ", ".join(task.task_id for task in left[:5])
-                raise CloudUnavailable(
-                    f"{len(left)} tasks are still stopping: {names}",
-                    hint="starburst teardown again, in a minute",
-                )
+            running = await cluster_tasks(self.aws)
+            await stop_tasks(self.aws, running, clock=self.clock, command="starburst teardown")
 
         item = Item(kind="tasks", name=CLUSTER, details=f"{len(tasks)} running, of {len(sessions)} sessions")
         self._removals.append((item, stop))
@@ -269,7 +263,7 @@ class Teardown:
             self._kept.append(
                 f"bucket {bucket.name}: {'; '.join(state.details) or 'starburst did not make it'}"
             )
-        if state.condition not in ("ours", "differs"):
+        if not state.is_ours:
             return
         n, size_bytes = await bucket.contents()
         more = "more than " if n >= 10_000 else ""
