@@ -165,6 +165,8 @@ def fresh(request, monkeypatch, data_dir):
     if kind in CLOUD:
         cloud = request.getfixturevalue("cloud")
         place = _set_place(monkeypatch, kind, cloud.url, data_dir, cloud)
+        # All places of an account share its bucket, and sessions of one name their results.
+        empty(cloud.url, "sessions/resume-")
     else:
         place = _set_place(monkeypatch, kind, request.getfixturevalue(f"{kind}_url"), data_dir)
     monkeypatch.setenv("STARBURST_IDLE_TIMEOUT", "5")
@@ -185,12 +187,12 @@ def _end_all(place):
     eventually(lambda: not place.end(), what=f"the end of all processes of {place.data_dir}")
 
 
-def empty(url):
-    """Remove all sessions from a store."""
+def empty(url, prefix="sessions/"):
+    """Remove all sessions from a store, or those whose keys begin so."""
 
     async def remove():
         store = open_store(url)
-        await store.delete([info.key for info in await store.list("sessions/")])
+        await store.delete([info.key for info in await store.list(prefix)])
 
     asyncio.run(remove())
 

@@ -106,7 +106,6 @@ def test_map_raises_when_its_turn_has_come(pool):
     assert type(caught.value.__cause__) is ZeroDivisionError
 
 
-@pytest.mark.this_machine
 def test_map_times_out(pool, gate):
     got = []
     with pytest.raises(TimeoutError):

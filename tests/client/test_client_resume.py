@@ -233,7 +233,7 @@ def source(tmp_path, *, n=12, bug="False", on_error="raise", resume=True, chunk=
     )
 
 
-@pytest.mark.parametrize("fresh", ["folder", "s3", "ec2"], indirect=True)
+@both_fresh
 def test_a_fixed_script_runs_only_what_had_failed(fresh, script, tmp_path):
     path = script(source(tmp_path, bug="x in (3, 7)", on_error="return"))
     first = json.loads(fresh.run(path, tmp_path))
