@@ -642,3 +642,31 @@ def test_cancelling_it_leaves_nothing_behind():
         assert len(world.fleet.alive) == 4
 
     World().run(scenario)
+
+
+def test_a_refusal_from_before_a_session_goes_on_does_not_end_it_again():
+    """Its worker gave up for want of room; the session was extended when there was room again."""
+
+    async def gives_up_late(world, process):
+        if process.worker != next(iter(world.fleet.processes)):
+            return await steady(world, process)
+        await world.beat(process.worker, 1, "running")
+        await process.leave.wait()
+        await world.clock.sleep(1)
+        await world.beat(process.worker, 2, "refused", "nothing could be written: No space left")
+        return 3
+
+    async def scenario(world):
+        await world.submit(8)
+        supervisor = world.supervisor()
+        await supervisor.tick()
+        await world.say("terminated", reason="failed")
+        assert (await supervisor.tick()).state == "failed"
+        await world.say("extended", deadline_at=world.clock.time() + 100_000)
+        await world.pass_s(2)
+        for _ in range(3):
+            report = await supervisor.tick()
+            assert (report.state, report.gave_up) == ("open", None)
+            await world.pass_s(1)
+
+    World(behave=gives_up_late).run(scenario)

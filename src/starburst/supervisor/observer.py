@@ -175,6 +175,8 @@ class Observer:
             self._early.clear()
             self._launch_failures = 0
             self._short_s = float("-inf")
+            if self.state.ended:  # and goes on: what kept our workers from working then may be over, too
+                self._launched.clear()
         self.state.apply(event)
 
     async def _look_at_work(self) -> None:
