@@ -172,6 +172,20 @@ def use_a_process_pool(i):
         return sum(pool.map(square, range(i)))
 
 
+def fork_and_terminate(i):
+    """How the children ended that were told to right after they were forked."""
+    import multiprocessing
+
+    codes = set()
+    for _ in range(50):
+        child = multiprocessing.get_context("fork").Process(target=time.sleep, args=(5,))
+        child.start()
+        child.terminate()
+        child.join()
+        codes.add(child.exitcode)
+    return codes
+
+
 def flood(i):
     for line in range(20_000):
         print(f"task {i} line {line} " + "x" * 80)  # noqa: T201

@@ -149,6 +149,11 @@ def test_programs_that_a_task_starts_can_be_terminated(folder_url):
     assert run(fault_tasks.start_and_terminate, url=folder_url, n=2) == [-15, -15]
 
 
+def test_children_that_a_task_forks_can_be_terminated_at_once(folder_url):
+    """No signal is lost between the fork and the child's first step."""
+    assert run(fault_tasks.fork_and_terminate, url=folder_url, n=2) == [{-15}, {-15}]
+
+
 def test_floods_of_output(folder_url):
     """The tail goes into the failure, all of it into the log, and nothing blocks."""
     error = the_failed(run(fault_tasks.flood, url=folder_url, n=4))

@@ -331,7 +331,7 @@ def main(arguments: list[str]) -> None:
     sock = socket.socket(fileno=sock_fd)
     spool = ipc.Spool(socket.socket(fileno=spool_fd))
     runner = Runner(sock, spool, Page(page_fd), TaskOutput(log_fd))
-    os.register_at_fork(after_in_child=_default_signals)
+    _hand_down_signals()
     os.register_at_fork(after_in_child=runner.become_copy)
     runner.run()
 
@@ -340,10 +340,24 @@ def _pass_over(number: int, frame: Any) -> None:
     """Do nothing about a signal."""
 
 
-def _default_signals() -> None:
-    """Children that a task forks, such as those of a process pool, end when they are told to."""
-    signal.signal(signal.SIGINT, signal.default_int_handler)
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+def _hand_down_signals() -> None:
+    """Children that a task forks, such as those of a process pool, end when they are told to, however soon it is."""
+    ours = {signal.SIGINT, signal.SIGTERM}
+    mask = threading.local()  # each thread has its own, and more than one may fork
+
+    def hold() -> None:
+        # A signal that came before the child has its handlers would be dropped by the interpreter.
+        mask.before = signal.pthread_sigmask(signal.SIG_BLOCK, ours)
+
+    def let_go() -> None:
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask.before)
+
+    def as_usual() -> None:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        let_go()
+
+    os.register_at_fork(before=hold, after_in_parent=let_go, after_in_child=as_usual)
 
 
 if __name__ == "__main__":
