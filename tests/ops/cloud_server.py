@@ -32,10 +32,16 @@ class Gate:
         """Refuse the write of this number, from 1: an interruption between the one before it and this one."""
         self.denied = ()
         """Operations that are never permitted."""
+        self.meet_s = 0.0
+        """So long a call that makes something waits for a second one of its kind; then both are done, one by one."""
+        self.before = {}
+        """What happens in the account just before the next call of an operation."""
         self._lock = threading.Lock()
+        self._waiting = {}
+        self._one_by_one = threading.Lock()
 
     def clear(self):
-        self.calls, self.refuse_write, self.denied = [], None, ()
+        self.calls, self.refuse_write, self.denied, self.meet_s, self.before = [], None, (), 0.0, {}
 
     @property
     def writes(self):
@@ -50,7 +56,24 @@ class Gate:
             refused = not name.startswith(READS) and len(self.writes) == self.refuse_write
         if refused or name in self.denied:
             return self.refuse(environ, start_response)
+        if name in self.before:
+            self.before.pop(name)()
+        if self.meet_s and not name.startswith(READS):
+            self._meet(name)
+            with self._one_by_one:
+                return self.app(environ, start_response)
         return self.app(environ, start_response)
+
+    def _meet(self, name):
+        with self._lock:
+            other = self._waiting.pop(name, None)
+            mine = None if other else self._waiting.setdefault(name, threading.Event())
+        if other:
+            other.set()
+        elif not mine.wait(self.meet_s):
+            with self._lock:
+                if self._waiting.get(name) is mine:
+                    del self._waiting[name]
 
     def name_of(self, environ):
         if environ["PATH_INFO"].startswith("/moto-api"):

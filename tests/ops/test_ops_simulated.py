@@ -2,6 +2,8 @@
 
 import asyncio
 import json
+import subprocess
+import sys
 import time
 
 import boto3
@@ -146,6 +148,17 @@ def test_setup_and_teardown_leave_the_account_as_it_was(sim):
     assert starburst.setup().to_do == []
     assert starburst.teardown(yes=True).done
     assert ours(sim.resources()) == before
+
+
+def test_two_programs_set_up_at_the_same_moment(sim):
+    command = [sys.executable, "-m", "starburst.cli.main", "setup"]
+    both = [
+        subprocess.Popen([*command, "--yes"], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+        for _ in range(2)
+    ]
+    said = [one.communicate(timeout=120)[0] for one in both]
+    assert [one.returncode for one in both] == [0, 0], "\n".join(said)
+    assert subprocess.run([*command, "--check"], check=False, timeout=60).returncode == 0
 
 
 def test_teardown_stops_what_runs_first(sim, tasks):

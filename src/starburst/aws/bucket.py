@@ -160,8 +160,6 @@ class Bucket:
                 "s3", "create_bucket", Bucket=self.name, CreateBucketConfiguration=configuration
             )
         except CloudError as error:
-            if error.code == "BucketAlreadyOwnedByYou":
-                return
             if error.code == "BucketAlreadyExists":
                 raise NotSetUp(
                     f"the bucket name {self.name} is taken: the bucket belongs to another account",

@@ -77,15 +77,15 @@ async def attached_providers(aws: Aws, cluster: str) -> tuple[str, ...]:
     return tuple((await _cluster(aws, cluster)).get("capacityProviders", ()))
 
 
-async def attach_provider(aws: Aws, cluster: str, name: str, *, clock: Clock) -> bool:
-    """Let the cluster use it, besides those that it uses already; returns whether it did not before.
+async def attach_provider(aws: Aws, cluster: str, *names: str, clock: Clock) -> bool:
+    """Let the cluster use it (or several), besides those that it uses already; returns whether it did not before.
 
     Raises:
         NotSetUp: There is no such cluster.
         CloudError: AWS did not do it, or not in time.
     """
     return await _change(
-        aws, cluster, lambda names: [*names, name] if name not in names else names, clock=clock
+        aws, cluster, lambda have: [*have, *(name for name in names if name not in have)], clock=clock
     )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from starburst.aws.capacity_provider import attach_provider
 from starburst.aws.clients import Aws
 from starburst.aws.names import CLUSTER
 from starburst.aws.resource import MISSING, Scope, State, is_ours, make_sure_ours
@@ -78,8 +79,10 @@ class Cluster:
                 settings=[{"name": "containerInsights", "value": "disabled"}],  # it is billed
                 tags=self.scope.tag_list(lower=True),
             )
+            # AWS says of one that is there, whoever made it just now, that it was made.
+            make_sure_ours(self, await self.state())
         elif state.condition == "differs":
-            await self._add_fargate()
+            await attach_provider(self.aws, CLUSTER, *_FARGATE, clock=self.clock)
 
     async def remove(self) -> bool:
         """As :meth:`starburst.aws.resource.Resource.remove`; its tasks and its capacity have to be gone.
@@ -107,23 +110,3 @@ class Cluster:
                 await self.clock.sleep(_BUSY_EVERY_S)
             else:
                 return True
-
-    async def _add_fargate(self) -> None:
-        """Add what lacks; AWS takes the whole list, so what others added meanwhile is read again each time."""
-        deadline = Deadline(self.clock, _BUSY_S)
-        while (found := await self.describe()) is not None:
-            providers = found.get("capacityProviders", [])
-            try:
-                await self.aws.call(
-                    "ecs",
-                    "put_cluster_capacity_providers",
-                    cluster=CLUSTER,
-                    capacityProviders=[*providers, *(name for name in _FARGATE if name not in providers)],
-                    defaultCapacityProviderStrategy=found.get("defaultCapacityProviderStrategy", []),
-                )
-            except CloudUnavailable:
-                if deadline.passed:
-                    raise
-                await self.clock.sleep(_BUSY_EVERY_S)
-            else:
-                return

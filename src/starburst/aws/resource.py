@@ -9,10 +9,25 @@ from typing import Any, Literal, Protocol
 
 from starburst.aws.clients import Aws, Identity
 from starburst.aws.names import MANAGED_TAG, OWNER_TAG
-from starburst.errors import CloudError, NotSetUp
+from starburst.aws.waiting import BUSY, OVERTAKEN, wait_until
+from starburst.clock import Clock
+from starburst.errors import CloudError, CloudUnavailable, NotSetUp
 
-__all__ = ["MISSING", "OURS", "Resource", "Scope", "State", "ask", "is_ours", "make_sure_ours", "same_json"]
+__all__ = [
+    "MISSING",
+    "OURS",
+    "Resource",
+    "Scope",
+    "State",
+    "ask",
+    "ensured",
+    "is_ours",
+    "make_sure_ours",
+    "same_json",
+]
 
+
+_SETTLED_WITHIN_S = 30.0
 Condition = Literal["missing", "ours", "foreign", "differs"]
 
 
@@ -136,6 +151,36 @@ class Resource(Protocol):
     async def remove(self) -> bool:
         """Remove it if it is ours; whether there was anything to remove."""
         ...
+
+
+async def ensured(resource: Resource, *, clock: Clock) -> None:
+    """Have a resource as it should be, though another set-up makes it at the same moment.
+
+    What it made is looked at again: if it is ours, we go on from there, and else it is reported as ever.
+
+    Raises:
+        NotSetUp: Something of that name is somebody else's.
+        CloudError: AWS did not do it.
+    """
+    overtaken: CloudError | None = None
+
+    async def done() -> bool:
+        nonlocal overtaken
+        try:
+            await resource.ensure()
+        except CloudError as error:
+            if error.code not in OVERTAKEN | BUSY:
+                raise
+            overtaken = error
+            return False
+        return True
+
+    try:
+        await wait_until(
+            done, clock=clock, timeout_s=_SETTLED_WITHIN_S, what=f"{resource.kind} {resource.name}"
+        )
+    except CloudUnavailable as error:
+        raise (overtaken or error) from error
 
 
 async def ask(

@@ -216,8 +216,8 @@ class InstanceProfile:
         if state.condition == "missing":
             await self._call("create_instance_profile", Tags=self.scope.tag_list())
         if state.condition != "ours":
-            await self._drop_roles()  # it carries one at the most
-            await self._call("add_role_to_instance_profile", RoleName=INSTANCE_ROLE)
+            await self._drop_roles(but=INSTANCE_ROLE)  # it carries one at the most
+            await self._add_role()
 
     async def remove(self) -> bool:
         """As :meth:`starburst.aws.resource.Resource.remove`."""
@@ -233,9 +233,18 @@ class InstanceProfile:
         )
         return None if answer is None else dict(answer["InstanceProfile"])
 
-    async def _drop_roles(self) -> None:
+    async def _drop_roles(self, *, but: str = "") -> None:
         for role in _roles_in(await self._get() or {}):
-            await self._call("remove_role_from_instance_profile", RoleName=role)
+            if role != but:
+                await self._call("remove_role_from_instance_profile", RoleName=role)
+
+    async def _add_role(self) -> None:
+        try:
+            await self._call("add_role_to_instance_profile", RoleName=INSTANCE_ROLE)
+        except CloudError as error:
+            # It carries one already: perhaps another set-up has just put ours there.
+            if error.code != "LimitExceeded" or not (await self.state()).condition == "ours":
+                raise
 
     async def _call(self, operation: str, **parameters: Any) -> Any:
         return await self.aws.call("iam", operation, InstanceProfileName=INSTANCE_PROFILE, **parameters)

@@ -9,7 +9,7 @@ from starburst.aws.clients import Aws
 from starburst.clock import Clock, Deadline
 from starburst.errors import CloudError, CloudUnavailable
 
-__all__ = ["BUSY", "call_when_idle", "wait_until"]
+__all__ = ["BUSY", "OVERTAKEN", "call_when_idle", "wait_until"]
 
 _FIRST_S = 0.2
 _LONGEST_S = 5.0
@@ -24,6 +24,22 @@ BUSY = frozenset(
     }
 )
 """Codes of AWS for: an earlier change of this resource still goes on, or something still uses it."""
+OVERTAKEN = frozenset(
+    {
+        "AlreadyExists",
+        "BucketAlreadyOwnedByYou",
+        "ConcurrentModification",
+        "EntityAlreadyExists",
+        "InvalidGroup.Duplicate",
+        "InvalidPermission.Duplicate",
+        "InvalidPermission.NotFound",
+        "OperationAborted",
+        "OperationAbortedException",
+        "RepositoryAlreadyExistsException",
+        "ResourceAlreadyExistsException",
+    }
+)
+"""Codes of AWS for: somebody else did this at the same moment, so what is there has to be looked at again."""
 
 
 async def wait_until(

@@ -16,7 +16,7 @@ import msgspec
 
 from starburst.aws import people, policies
 from starburst.aws.deployment import Deployment
-from starburst.aws.resource import Resource, State
+from starburst.aws.resource import Resource, State, ensured
 from starburst.aws.roles import roles_of
 from starburst.client.engine import engine
 from starburst.clock import Clock
@@ -164,7 +164,7 @@ class Setup:
             if step.action not in ("make", "change"):
                 continue
             try:
-                await resource.ensure()
+                await ensured(resource, clock=self.blueprint.clock)
             except StarburstError as error:
                 again = "what was made stays: the same command again goes on from there"
                 error.hint = f"{error.hint}; {again}" if error.hint else again
