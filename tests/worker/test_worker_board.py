@@ -345,6 +345,43 @@ def test_surveys_are_not_more_frequent_than_asked():
     in_session(scenario)
 
 
+def test_the_logs_of_chunks_at_work_are_not_read_while_nobody_is_lost():
+    async def scenario(session):
+        await session.submit(abs, range(20), chunksize=1)
+        assert len(await claim_all(await looked(session.board("a")))) == 20
+        state = SessionState.of(session.manifest)
+        board = await looked(session.board("b", state=state))
+        before = session.store.counts.get
+        for n in range(5):
+            await beat(session, "a", n)
+            assert await board.claim_abandoned(every_s=0.0) is None
+            await session.clock.sleep(session.manifest.lease_s / 6)
+        assert session.store.counts.get == before
+        state.lost["a"] = "gone"
+        assert await board.claim_abandoned(every_s=0.0) is not None
+
+    in_session(scenario)
+
+
+def test_a_holder_that_has_just_come_is_not_lost_because_the_chunk_has_been_at_work_for_long():
+    async def scenario(session):
+        await session.submit(abs, [1])
+        held = await (a := await looked(session.board("a"))).claim_fresh()
+        state = SessionState.of(session.manifest)
+        state.lost["somebody"] = "gone"
+        board = await looked(session.board("b", state=state))
+        for n in range(15):
+            await beat(session, "a", n)
+            assert await board.claim_abandoned(every_s=0.0) is None
+            await session.clock.sleep(session.manifest.lease_s / 10)
+        # It is given back, and taken by one whose first heartbeat the next look does not see yet.
+        await a.append(held, release(held.log[-1], 0.0))
+        assert await (await looked(session.board("c"))).claim_abandoned(every_s=0.0) is not None
+        assert await board.claim_abandoned(every_s=0.0) is None
+
+    in_session(scenario)
+
+
 def test_a_chunk_without_its_marker_is_marked_by_whoever_looks():
     async def scenario(session):
         await session.submit(abs, range(4), chunksize=2)
@@ -368,6 +405,22 @@ def test_a_submission_that_is_done_is_looked_at_no_more():
         board = await looked(session.board("a"))
         for first in range(2):
             await session.store.create(f"{KEYS.done_marks(1)}{first:08d}.1.0", b"")
+        assert await board.claim_abandoned(every_s=0.0) is None
+        assert board.open_batches == []
+
+    in_session(scenario)
+
+
+def test_parts_that_become_known_behind_finished_chunks_are_still_counted():
+    async def scenario(session):
+        await session.submit(abs, range(20), chunksize=10)
+        board = await looked(session.board("a"))
+        for mark in ("00000000.4.0", "00000010.10.0"):
+            await session.store.create(f"{KEYS.done_marks(1)}{mark}", b"")
+        assert await board.claim_abandoned(every_s=0.0) is None
+        await publish_parts(session.store, KEYS, 1, [(4, 10)], at=0.0)
+        await session.store.create(f"{KEYS.done_marks(1)}00000004.6.0", b"")
+        await board.look_for_batches()
         assert await board.claim_abandoned(every_s=0.0) is None
         assert board.open_batches == []
 

@@ -101,3 +101,7 @@ class Liveness:
             return True
         seen = self._seen.get(worker)
         return seen is not None and now - seen[1] >= self.lease_s
+
+    def anyone_lost(self, now: float) -> bool:
+        """Whether any of those that were ever seen or expected is lost."""
+        return any(self.is_lost(now, worker) for worker in self._seen) or bool(self._told)

@@ -22,7 +22,8 @@ from starburst.protocol.records import Manifest
 from starburst.protocol.sessions import EventLog, append_event
 from starburst.protocol.state import SessionState
 from starburst.store.base import Store
-from starburst.worker.board import Board, Held
+from starburst.worker.batch import Held
+from starburst.worker.board import Board
 from starburst.worker.gate import Gate
 from starburst.worker.heartbeat import Pulse, State, Usage
 from starburst.worker.objects_cache import ObjectCache

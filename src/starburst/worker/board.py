@@ -3,22 +3,21 @@
 from __future__ import annotations
 
 import logging
-from bisect import bisect_right
-from collections.abc import Iterable
-from dataclasses import dataclass, field
+from collections.abc import Mapping
 
 from starburst.clock import Clock
 from starburst.errors import CorruptObject, IncompatibleVersion
 from starburst.protocol.claims import Liveness, end_after, first_claim, holder_of, takeover
 from starburst.protocol.keys import ChunkId, Keys
-from starburst.protocol.pack import Pack, PackIndex
-from starburst.protocol.records import BatchHeader, Claim, Manifest, decode_json, encode_json
+from starburst.protocol.pack import Pack
+from starburst.protocol.records import Claim, Manifest, decode_json, encode_json
 from starburst.protocol.results import BrokenChain, chain_end, finish_chunk
 from starburst.protocol.sessions import list_batches, publish_parts, read_batch
 from starburst.protocol.state import SessionState
 from starburst.store.base import Store
+from starburst.worker.batch import Batch, Held
 
-__all__ = ["Batch", "Board", "Held"]
+__all__ = ["Board"]
 
 log = logging.getLogger(__name__)
 
@@ -26,77 +25,6 @@ Buffer = bytes | bytearray | memoryview
 _COLLISIONS_BEFORE_SURVEY = 2
 _UNREADABLE = "unreadable"
 _SUSPECTS = 64
-
-
-@dataclass(slots=True)
-class Batch:
-    """One submission, with the chunks that shares have added.
-
-    Attributes:
-        ends: For each chunk's first task where it was announced to end.
-        taken: Chunks that somebody has claimed, as far as we know.
-        done: Chunks with a marker.
-        own: Chunks that this worker holds.
-    """
-
-    seq: int
-    header: BatchHeader
-    source: PackIndex | Pack
-    ends: dict[int, int]
-    order: list[int]
-    taken: set[int] = field(default_factory=set)
-    done: set[int] = field(default_factory=set)
-    own: set[int] = field(default_factory=set)
-    complete: bool = False
-    cursor: int = 0
-
-    @classmethod
-    def of(cls, seq: int, header: BatchHeader, source: PackIndex | Pack) -> Batch:
-        """The batch as it was submitted."""
-        pairs = zip(header.firsts, header.counts, strict=True)
-        return cls(seq, header, source, {f: f + n for f, n in pairs}, list(header.firsts))
-
-    def add_parts(self, parts: Iterable[tuple[int, int]]) -> None:
-        """Chunks that a share announced; known ones change nothing."""
-        for first, end in parts:
-            if first not in self.ends:
-                self.ends[first] = end
-                self.order.append(first)
-
-    def frame_of(self, task: int) -> tuple[int, int, int]:
-        """The frame that holds a task's call, the frame's first task and how many it holds."""
-        i = bisect_right(self.header.firsts, task) - 1
-        return i, self.header.firsts[i], self.header.counts[i]
-
-
-@dataclass(slots=True)
-class Held:
-    """A chunk that this worker holds.
-
-    Attributes:
-        log: Its claim log as we know it; ours is the last record.
-        end: Where it ends now.
-        position: The first task without a flushed result.
-        fenced: Whether every earlier holder is shut out (there was none, or we have won a flush).
-        ok: Tasks with a value before ``position``.
-        failed: Tasks without one before ``position``.
-        frame: The arguments, once they are fetched.
-    """
-
-    batch: Batch
-    chunk: ChunkId
-    log: list[Claim]
-    end: int
-    position: int
-    fenced: bool
-    ok: int = 0
-    failed: int = 0
-    frame: Buffer | None = None
-
-    @property
-    def attempt(self) -> int:
-        """How often the task at its start has been tried, this time included."""
-        return self.log[-1].attempt
 
 
 class Board:
@@ -192,20 +120,35 @@ class Board:
         if now - self._surveyed_at < every_s:
             return None
         self._surveyed_at = now
+        if self.others_at_work:
+            await self._watch()
         for batch in self.open_batches:
             latest = await self._survey(batch)
             if batch.complete:
                 continue
-            for first in self._suspects(batch):
+            for first in self._suspects(batch, latest):
                 chunk = ChunkId(batch.seq, first)
-                held = await self._take_over(batch, chunk, latest.get(first, 0))
+                held = await self._take_over(batch, chunk, latest[first])
                 if held is not None:
                     return held
         return await self.claim_fresh()
 
-    def _suspects(self, batch: Batch) -> list[int]:
-        """Chunks at work elsewhere whose holder may be lost: of very many only some, at each look others."""
-        found = sorted(batch.taken - batch.done - batch.own)
+    def _suspects(self, batch: Batch, latest: Mapping[int, int]) -> list[int]:
+        """Chunks that may be free again: of very many only some, at each look others.
+
+        Hundreds of workers must not read the log of each chunk that is at work: one with a single record was not given
+        back, and while nobody is known to be lost only one whose holder never showed itself may be held by nobody.
+        """
+        now = self._clock.monotonic()
+        lost = bool(self._state.lost) or self.liveness.anyone_lost(now)
+        found = []
+        for first in sorted(batch.elsewhere & latest.keys()):
+            n, since_s = batch.seen.get(first, (0, now))
+            if n != latest[first]:
+                since_s = now
+                batch.seen[first] = (latest[first], now)
+            if lost or latest[first] > 1 or now - since_s >= self._lease_s:
+                found.append(first)
         if len(found) <= _SUSPECTS:
             return found
         self._turn += 1
@@ -215,7 +158,7 @@ class Board:
     @property
     def others_at_work(self) -> bool:
         """Whether somebody else holds a chunk that is not done."""
-        return any(batch.taken - batch.done - batch.own for batch in self.open_batches)
+        return any(batch.elsewhere for batch in self.open_batches)
 
     def forget(self, held: Held, *, done: bool) -> None:
         """We hold the chunk no longer."""
@@ -270,18 +213,24 @@ class Board:
         return free[self.ordinal % lanes * len(free) // lanes] if free else None
 
     async def _survey(self, batch: Batch) -> dict[int, int]:
-        """Learn which chunks of a batch are claimed and done; the number of each chunk's last claim."""
-        done = 0
-        for info in await self._store.list(self._keys.done_marks(batch.seq)):
+        """Learn which chunks of a batch are claimed and done; the number of each claimed chunk's last claim.
+
+        Only of those behind the ones that are all done.
+        """
+        done, claims = self._keys.done_marks(batch.seq), self._keys.claims(batch.seq)
+        last = batch.passed
+        passed = None if last is None else f"{last:08d}~"
+        for info in await self._store.list(done, start_after=passed and done + passed):
             mark = self._keys.parse_done(info.key)
-            batch.done.add(mark.chunk.first)
-            done += mark.ok + mark.failed
-        batch.complete = done >= batch.header.n_tasks
+            batch.marked[mark.chunk.first] = mark.ok + mark.failed
+        batch.done.update(batch.marked)
+        batch.taken.update(batch.marked)
+        batch.complete = sum(batch.marked.values()) >= batch.header.n_tasks
         if batch.complete:
             self.batches.pop(batch.seq, None)
         latest: dict[int, int] = {}
         if not batch.complete:
-            for info in await self._store.list(self._keys.claims(batch.seq)):
+            for info in await self._store.list(claims, start_after=passed and claims + passed):
                 chunk, n = self._keys.parse_claim(info.key)
                 latest[chunk.first] = n
             batch.taken.update(latest)
@@ -294,7 +243,7 @@ class Board:
         try:
             log_ = await self._read_log(chunk, n)
             holder = holder_of(log_)
-            if holder is not None and not await self._is_lost(holder):
+            if holder is not None and not await self._is_lost(holder, batch.seen[chunk.first][1]):
                 return None
             end = self._end_of(batch, chunk, log_)
             position, ok, failed = await chain_end(self._store, self._keys, chunk)
@@ -349,14 +298,18 @@ class Board:
         if shares:
             await self.publish_parts(batch, list(shares[-1].parts))
 
-    async def _is_lost(self, worker: str) -> bool:
-        if worker in self._state.lost:
-            return True
+    async def _watch(self) -> None:
+        """See who beats; not more often than matters."""
         now = self._clock.monotonic()
         if now - self._watched_at >= self._lease_s / 10:
             self._watched_at = now
             listed = await self._store.list(self._keys.workers)
-            names = {info.key.rsplit("/", 1)[1]: info.version for info in listed}
-            self.liveness.observe(now, names)
-        self.liveness.expect(now, worker)
-        return self.liveness.is_lost(now, worker)
+            self.liveness.observe(now, {info.key.rsplit("/", 1)[1]: info.version for info in listed})
+
+    async def _is_lost(self, worker: str, since_s: float) -> bool:
+        """Whether the holder of a chunk, which is at work since ``since_s`` at the latest, is lost."""
+        if worker in self._state.lost:
+            return True
+        await self._watch()
+        self.liveness.expect(since_s, worker)
+        return self.liveness.is_lost(self._clock.monotonic(), worker)

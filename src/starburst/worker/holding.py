@@ -14,7 +14,8 @@ from starburst.protocol.keys import Keys
 from starburst.protocol.records import Failure
 from starburst.protocol.results import BrokenChain, Run, chain_end, encode_result, finish_chunk
 from starburst.store.base import Store
-from starburst.worker.board import Board, Held
+from starburst.worker.batch import Held
+from starburst.worker.board import Board
 
 __all__ = ["Holding", "Office"]
 

@@ -13,7 +13,7 @@ from starburst.protocol.pack import decode_pack
 from starburst.protocol.records import Failure, Manifest
 from starburst.protocol.results import Run
 from starburst.protocol.state import SessionState
-from starburst.worker.board import Held
+from starburst.worker.batch import Held
 from starburst.worker.gate import Gate
 from starburst.worker.heartbeat import Pulse
 from starburst.worker.holding import Holding, Office
