@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -18,6 +18,7 @@ __all__ = [
     "Group",
     "GroupSpec",
     "describe_group",
+    "end_hosts",
     "ensure_group",
     "list_groups",
     "remove_group",
@@ -197,6 +198,31 @@ async def set_tags(aws: Aws, name: str, tags: Mapping[str, str | None]) -> None:
         await aws.call("autoscaling", "delete_tags", Tags=removed)
 
 
+async def end_hosts(
+    aws: Aws, name: str, hosts: Collection[str], *, clock: Clock, timeout_s: float = 600.0
+) -> None:
+    """End hosts on which nothing runs and that nobody keeps, and wait until they are gone.
+
+    Others stay, and the group stays open.
+
+    Raises:
+        CloudUnavailable: Some are still there after ``timeout_s``.
+        NotSetUp: The group is not ours.
+        CloudError: AWS did not do it.
+    """
+    group = await describe_group(aws, name)
+    if group is None:
+        return
+    await _unprotect(aws, name, [one for one in group.protected if one in hosts])
+    await update_group(aws, name, clock=clock, MinSize=0, DesiredCapacity=0)  # those that are protected stay
+
+    async def gone() -> bool:
+        found = await describe_group(aws, name)
+        return found is None or not set(found.hosts) & set(hosts)
+
+    await wait_until(gone, clock=clock, timeout_s=timeout_s, what=f"idle EC2 hosts of {name} to end")
+
+
 async def remove_hosts(aws: Aws, name: str, *, clock: Clock, timeout_s: float = 600.0) -> None:
     """Close the group and wait until its hosts are gone; tasks on them should have ended before.
 
@@ -223,7 +249,7 @@ async def remove_hosts(aws: Aws, name: str, *, clock: Clock, timeout_s: float = 
         group = await describe_group(aws, name)
         left = group.hosts if group else ()
         if group and group.protected:
-            await _unprotect(aws, group)
+            await _unprotect(aws, name, group.protected)
             await update_group(aws, name, clock=clock, DesiredCapacity=0)  # now it may end them
         return not left
 
@@ -299,13 +325,13 @@ async def _create(aws: Aws, spec: GroupSpec, *, clock: Clock) -> None:
         ) from error
 
 
-async def _unprotect(aws: Aws, group: Group) -> None:
-    for start in range(0, len(group.protected), _PROTECTION_BATCH):
+async def _unprotect(aws: Aws, name: str, hosts: Sequence[str]) -> None:
+    for start in range(0, len(hosts), _PROTECTION_BATCH):
         await aws.call(
             "autoscaling",
             "set_instance_protection",
-            AutoScalingGroupName=group.name,
-            InstanceIds=list(group.protected[start : start + _PROTECTION_BATCH]),
+            AutoScalingGroupName=name,
+            InstanceIds=list(hosts[start : start + _PROTECTION_BATCH]),
             ProtectedFromScaleIn=False,
         )
 

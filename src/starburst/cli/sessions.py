@@ -38,21 +38,27 @@ def sessions(
     out: Output,
     *,
     state: Annotated[
-        str | None, typer.Option(metavar="STATE", help="Only those in this state, such as open or finished.")
+        str | None, typer.Option(metavar="STATE", help="Only those in this state, such as open or abandoned.")
     ] = None,
     store: StoreURL = None,
 ) -> None:
     """List the sessions of a store, the newest first."""
     import starburst
 
-    found = [each for each in starburst.list_sessions(store=store) if state in (None, each.state)]
+    found = [
+        each
+        for each in starburst.list_sessions(store=store)
+        if state in (None, each.state) or (state == "abandoned" and each.abandoned)
+    ]
     found.sort(key=lambda each: each.created_at, reverse=True)
     if out.json:
         out.data({"sessions": found})
         return
-    from starburst.ui.tables import sessions_table
+    from starburst.ui.tables import ABANDONED, sessions_table
 
     out.result(None, sessions_table(found, now=time.time()))
+    if any(each.abandoned for each in found):
+        out.note(f"abandoned: {ABANDONED}")
 
 
 _STATUS_EXAMPLES = """\

@@ -7,6 +7,7 @@ from typing import Any
 
 import msgspec
 
+from starburst.client.abandoned import is_abandoned
 from starburst.clock import Clock
 from starburst.errors import CorruptObject, StoreError
 from starburst.protocol.keys import ChunkId, Keys
@@ -56,6 +57,8 @@ class SessionSummary(msgspec.Struct, frozen=True, kw_only=True):
         created_at: Seconds since 1970.
         pending: Tasks that wait or run.
         workers: Workers that show signs of life.
+        abandoned: It is open, but nobody looks after it and no worker lives: its program was killed or interrupted.
+            ``collect`` goes on with it, ``cleanup`` ends it.
     """
 
     session_id: str
@@ -68,6 +71,7 @@ class SessionSummary(msgspec.Struct, frozen=True, kw_only=True):
     pending: int
     workers: int
     url: str
+    abandoned: bool = False
 
 
 class SessionStatus(msgspec.Struct, frozen=True, kw_only=True):
@@ -85,6 +89,7 @@ class SessionStatus(msgspec.Struct, frozen=True, kw_only=True):
         worker_list: Every worker that ever was.
         events: What happened, in order.
         requests: Requests of the workers so far.
+        abandoned: As in :class:`SessionSummary`.
     """
 
     session_id: str
@@ -103,6 +108,7 @@ class SessionStatus(msgspec.Struct, frozen=True, kw_only=True):
     events: tuple[Event, ...] = ()
     requests: int = 0
     reason: str = ""
+    abandoned: bool = False
 
     @property
     def failed_tasks(self) -> int:
@@ -159,7 +165,8 @@ async def read_status(store: Store, manifest: Manifest, clock: Clock) -> Session
         if event.what == "terminated":
             reason = str(event.data.get("detail", ""))
     now = clock.time()
-    total = sum(entry[0].n_tasks for entry in batches.values() if not isinstance(entry, CorruptObject))
+    headers = [entry[0] for entry in batches.values() if not isinstance(entry, CorruptObject)]
+    total = sum(header.n_tasks for header in headers)
     completed = sum(mark.ok for mark in marks)
     failed = sum(mark.failed for mark in marks)
     if completed + failed < total:
@@ -174,6 +181,11 @@ async def read_status(store: Store, manifest: Manifest, clock: Clock) -> Session
     name = state.name(now)
     if name == "open" and manifest.kind in _LASTING and total and not left:
         name = "finished"
+    abandoned = False
+    if name == "open" and total and not alive:
+        signs: list[Event | Heartbeat | BatchHeader] = [*events, *beats, *headers]
+        last_sign_at = max(manifest.created_at, *(sign.at for sign in signs))
+        abandoned = await is_abandoned(store, manifest, last_sign_at=last_sign_at, now=now)
     return SessionStatus(
         session_id=manifest.session_id,
         kind=manifest.kind,
@@ -191,6 +203,7 @@ async def read_status(store: Store, manifest: Manifest, clock: Clock) -> Session
         events=tuple(events),
         requests=sum(beat.requests for beat in beats),
         reason=reason,
+        abandoned=abandoned,
     )
 
 
@@ -225,6 +238,7 @@ def summary_of(status: SessionStatus, url: str) -> SessionSummary:
         pending=status.pending + status.running,
         workers=status.workers,
         url=url,
+        abandoned=status.abandoned,
     )
 
 

@@ -17,12 +17,16 @@ if TYPE_CHECKING:
     from starburst.client.status import SessionStatus, SessionSummary, WorkerView
     from starburst.protocol.records import Event
 
-__all__ = ["columns", "print_to", "sessions_table", "status_view"]
+__all__ = ["ABANDONED", "columns", "print_to", "sessions_table", "status_view"]
 
 STATE_STYLES = {"open": "green", "finished": "cyan", "running": "green", "lost": "red", "refused": "red"}
 PIPE_WIDTH = 200
 """Columns when nobody's terminal limits them: whole rows for grep."""
 EVENTS_SHOWN = 8
+ABANDONED = (
+    "its program is gone and no worker is left: `starburst collect ID -o FILE` goes on with it, "
+    "`starburst cleanup ID` ends it"
+)
 
 
 def print_to(stream: TextIO, *views: RenderableType) -> None:
@@ -59,7 +63,7 @@ def sessions_table(sessions: Sequence[SessionSummary], *, now: float) -> Rendera
         table.add_row(
             session.session_id,
             session.kind,
-            _state(session.state),
+            _state("abandoned" if session.abandoned else session.state),
             text.ago(now - session.created_at),
             text.count(session.total),
             text.count(session.completed),
@@ -90,7 +94,9 @@ def _facts(status: SessionStatus, *, now: float) -> Table:
     facts.add_column(style="bold", no_wrap=True)
     facts.add_column()
     facts.add_row("session", f"{status.session_id} ({status.kind}, {status.launch_type})")
-    facts.add_row("state", _state(status.state))
+    facts.add_row("state", _state("abandoned" if status.abandoned else status.state))
+    if status.abandoned:
+        facts.add_row("", ABANDONED.replace("ID", status.session_id))
     facts.add_row("tasks", tasks)
     facts.add_row("workers", text.count(status.workers))
     facts.add_row("created", f"{_when(status.created_at)} ({text.ago(now - status.created_at)} ago)")
