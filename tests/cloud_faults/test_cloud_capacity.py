@@ -94,3 +94,5 @@ def test_on_demand_hosts_are_taken_when_no_spot_host_comes(site):
     worked = [task for task in site.started_for(crew) if task.host]
     assert [task.capacity_provider for task in worked] == ["starburst-c7g-xlarge"] * 2
     assert crew.told("terminated") == [{"reason": "idle"}]
+    [waiting] = [data["reason"] for data in crew.told("workers-waiting") if "on-demand" in data["reason"]]
+    assert waiting.startswith("no Spot host comes")

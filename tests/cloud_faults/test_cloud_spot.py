@@ -57,3 +57,22 @@ def test_an_interrupted_host_is_left_before_it_is_gone(site):
     assert crew.told("worker-lost") == []
     assert len(set(names_started(crew))) == 6
     assert all(task.exit_code == 0 for task in site.started_for(crew) if task.task_id in victim.tasks)
+
+
+def test_on_demand_is_taken_when_spot_takes_workers_before_they_run(make_site):
+    site = make_site(pull_s=2.0)
+    crew = site.submit("slow_square", 20, 0.01, workers=2)
+
+    def runs():
+        for task in site.workers(capacity_provider="FARGATE_SPOT"):
+            site.aws.interrupt(task.task_id)
+        return crew.done() == 20
+
+    eventually(runs, 90, what="the end of all tasks")
+    assert starburst.attach(crew.session_id).collect(timeout=30) == [i * i for i in range(20)]
+    tasks = site.started_for(crew)
+    assert [task.capacity_provider for task in tasks].count("FARGATE_SPOT") == 6  # three rounds of two
+    [waiting] = crew.told("workers-waiting")
+    assert waiting["missing"] == 2
+    assert "3 times in a row" in waiting["reason"]
+    assert "on-demand" in waiting["reason"]

@@ -8,6 +8,7 @@ from cloud_tasks import slow_square
 
 import starburst
 from cloud import Cloud
+from starburst.aws.autoscaling import describe_group
 from starburst.aws.clients import Aws
 from starburst.client.pool import close_all
 from starburst.compute import LaunchSpec
@@ -25,10 +26,10 @@ class RefusingAws(Aws):
     def __init__(self, error, *, operation, at, after=False):
         super().__init__("us-east-1")
         self.error, self.operation, self.at, self.after = error, operation, at, after
-        self.listed = 0
+        self.calls = []
 
     async def call(self, service, operation, /, **parameters):
-        self.listed += operation == "list_tasks"
+        self.calls.append(operation)
         if operation != self.operation:
             return await super().call(service, operation, **parameters)
         self.at -= 1
@@ -110,9 +111,32 @@ def test_many_stops_at_once_look_no_more_often_than_one(used):
         launched = [status.worker for status in (await provider.launch(spec)).workers]
         await asyncio.gather(*(provider.stop("many", [one]) for one in launched))
         assert not [status for status in await provider.describe("many") if status.alive]
-        return aws.listed
+        return aws.calls.count("list_tasks")
 
     assert asyncio.run(scenario()) < 8
+
+
+def test_describing_only_looks(used):
+    """Whoever asks for a status must not act in place of the supervisor that leads."""
+
+    async def scenario():
+        provider = Ec2Provider(look_every_s=0.0, host_within_s=0.0, spot_patience_s=0.0)
+        place = await provider.prepare(Options(launch_type="EC2", spot=True, warm_pool_timeout=1))
+        spec = LaunchSpec(session_url=f"{place.store}/sessions/none", session_id="looks", workers=("w-1",))
+        await provider.launch(spec)
+        provider._aws = aws = RefusingAws(CloudError("never"), operation="none", at=0)
+        provider._sessions.clear()
+        for _ in range(3):
+            await provider.describe("looks")
+        looked = set(aws.calls)
+        await provider.tend("looks")
+        acted = set(aws.calls) - looked
+        await provider.stop("looks", wait=False)
+        return looked, acted
+
+    looked, acted = asyncio.run(scenario())
+    assert looked == {"list_tasks", "describe_tasks"}
+    assert {"stop_task", "describe_scaling_activities", "create_or_update_tags"} <= acted
 
 
 def test_why_no_host_comes_is_told(used):
@@ -124,6 +148,8 @@ def test_why_no_host_comes_is_told(used):
         deadline = time.monotonic() + 30
         while time.monotonic() < deadline:
             [status] = await provider.describe("hosts")
+            assert not status.placed
+            await provider.tend("hosts")
             if status.waits_for:
                 break
             await asyncio.sleep(0.1)
@@ -148,6 +174,7 @@ def test_hosts_stay_though_only_the_supervisor_is_left(used):
 
         async def holds():
             await provider.describe("warm")
+            await provider.tend("warm")
             answer = await provider.aws.call("autoscaling", "describe_auto_scaling_groups", **group)
             keys = [tag["Key"] for tag in answer["AutoScalingGroups"][0]["Tags"]]
             return {key.split(":")[1] for key in keys if key.endswith(":warm")}
@@ -172,3 +199,35 @@ def test_hosts_stay_though_only_the_supervisor_is_left(used):
         await provider.stop("warm", wait=False)
 
     asyncio.run(scenario())
+
+
+def test_workers_that_are_launched_while_hosts_are_let_go_keep_the_group_open(used):
+    class Launching(RefusingAws):
+        async def call(self, service, operation, /, **parameters):
+            if operation == "delete_tags" and len(launches) < 2:
+                await launch()
+            return await super().call(service, operation, **parameters)
+
+    async def launch():
+        launches.append(await provider.launch(spec))
+
+    async def scenario():
+        place = await provider.prepare(Options(launch_type="EC2", spot=False, warm_pool_timeout=1))
+        provider._aws = aws = Launching(CloudError("never"), operation="none", at=0)
+        nonlocal spec
+        spec = LaunchSpec(
+            session_url=f"{place.store}/sessions/none",
+            session_id="race",
+            workers=("w-1",),
+            deadline_at=time.time() + 3600,
+        )
+        await launch()
+        await provider.stop("race", [launches[0].workers[0].worker])
+        await provider.tend("race")
+        assert len(launches) == 2
+        group = await describe_group(aws, place.deployment["on_demand_provider"])
+        await provider.stop("race", wait=False)
+        return group.tags
+
+    spec, launches, provider = None, [], Ec2Provider()
+    assert "starburst:open:race" in asyncio.run(scenario())

@@ -171,3 +171,24 @@ def test_details_for_the_events():
         "started_at": "2026-11-24T00:00:00+00:00",
         "stopped_at": "2026-11-24T00:00:00+00:00",
     }
+
+
+def test_what_ends_is_complete_though_its_network_is_still_there():
+    at = dt.datetime(2026, 11, 24, tzinfo=dt.UTC)
+    status = status_of(task("DEPROVISIONING", exit_code=0, executionStoppedAt=at))
+    assert status.details["stopped_at"] == "2026-11-24T00:00:00+00:00"
+
+
+@pytest.mark.parametrize(
+    ("last_status", "provider", "placed"),
+    [
+        ("PROVISIONING", "starburst-c7g-xlarge-spot", False),
+        ("PENDING", "starburst-c7g-xlarge-spot", True),
+        ("RUNNING", "starburst-c7g-xlarge-spot", True),
+        ("STOPPED", "starburst-c7g-xlarge-spot", True),
+        ("PROVISIONING", "FARGATE_SPOT", True),
+        ("PROVISIONING", None, True),
+    ],
+)
+def test_only_tasks_on_ec2_wait_for_a_host(last_status, provider, placed):
+    assert status_of(task(last_status, capacityProviderName=provider)).placed == placed

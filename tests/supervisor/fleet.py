@@ -48,6 +48,11 @@ class Fleet:
         self.specs = []
         self.stopped = []
         self.supervisors = []
+        self.tended = 0
+        self.alive_when_tended = []
+        self.slow = None
+        self.fallback = ""
+        self.placed = True
 
     async def launch(self, spec):
         if self.refusals:
@@ -61,6 +66,7 @@ class Fleet:
         return Launched(
             workers=tuple(self._status(self.processes[worker]) for worker in spec.workers),
             shortfall="the quota is used up" if len(spec.workers) < len(self.specs[-1].workers) else "",
+            fallback=self.fallback,
         )
 
     async def prepare(self, options):
@@ -85,6 +91,8 @@ class Fleet:
 
     def _status(self, process):
         exited = process.state == "exited"
+        if not exited and not self.placed:
+            return ProviderStatus(worker=process.worker, state="starting", placed=False)
         if not exited and self.waits_for:
             return ProviderStatus(worker=process.worker, state="starting", waits_for=self.waits_for)
         if exited and self.hopeless:
@@ -97,6 +105,14 @@ class Fleet:
             taken=exited and process.worker in self.taken,
             details={"zone": "here-1a"} if process.worker in self.taken else {},
         )
+
+    async def tend(self, session_id):
+        self.tended += 1
+        alive = len(self.alive)
+        await self.world.clock.sleep(5.0)
+        if self.slow is not None:
+            await self.slow.wait()
+        self.alive_when_tended.append(alive)
 
     async def stop(self, session_id, workers=None, *, grace_s=10.0, wait=True):
         for worker in workers if workers is not None else self.processes:

@@ -3,7 +3,7 @@
 import asyncio
 
 import pytest
-from fleet import World, steady
+from fleet import Fleet, World, steady
 
 from starburst.errors import StoreFull, StoreUnavailable
 from starburst.testing.stores import Fault, FaultyStore
@@ -330,6 +330,88 @@ def test_workers_that_do_not_start_are_told_with_the_reason_once():
         await world.clock.sleep(10_000)
 
     World(does_not_start).run(scenario)
+
+
+def test_other_capacity_than_asked_for_is_told_once_each_time():
+    async def scenario(world):
+        world.fleet.fallback = "no Spot"
+        world.start(world.supervisor())
+        await world.submit(50)
+        await world.until(lambda: len(world.fleet.alive) == 4)
+        await world.pass_s(5)
+
+        async def replaced(launches):
+            world.fleet.kill(world.fleet.alive[0].worker)
+            await world.until(lambda: len(world.fleet.specs) == launches)
+            await world.pass_s(5)
+            return [event.data for event in await world.events("workers-waiting")]
+
+        assert await replaced(2) == [{"missing": 4, "reason": "no Spot"}]
+        world.fleet.fallback = ""
+        await replaced(3)
+        world.fleet.fallback = "no Spot"
+        assert await replaced(4) == [{"missing": 4, "reason": "no Spot"}, {"missing": 1, "reason": "no Spot"}]
+
+    World().run(scenario)
+
+
+def test_workers_count_as_working_only_once_they_show_a_sign_of_life():
+    async def scenario(world):
+        supervisor = world.supervisor()
+        world.start(supervisor)
+        world.fleet.placed = False
+        await world.submit(50)
+        await world.until(lambda: supervisor.report.live == 4)
+        assert (supervisor.report.waiting, supervisor.report.starting) == (4, 0)
+        world.fleet.placed = True
+        await world.until(lambda: not supervisor.report.waiting)
+        assert (supervisor.report.live, supervisor.report.starting) == (4, 3)
+
+    async def only_the_first_begins(world, process):
+        if process.ordinal:
+            await world.clock.sleep(10_000)
+        return await steady(world, process)
+
+    World(only_the_first_begins).run(scenario)
+
+
+def test_a_provider_that_is_slow_in_its_chores_holds_up_no_worker():
+    async def scenario(world):
+        world.fleet.slow = asyncio.Event()
+        task, _ = world.start(world.supervisor())
+        await world.submit(50)
+        await world.until(lambda: len(world.fleet.alive) == 4)
+        victim = world.fleet.alive[0]
+        world.fleet.kill(victim.worker)
+        await world.until(lambda: len(world.fleet.alive) == 4, timeout_s=10)
+        assert victim not in world.fleet.alive
+        assert world.fleet.tended == 1
+        world.fleet.slow.set()
+        await world.until(lambda: world.fleet.tended > 3)
+        world.fleet.slow = asyncio.Event()
+        await world.say("terminated", reason="closed")
+        await asyncio.wait_for(task, None)
+        assert world.fleet.alive == []
+
+    World().run(scenario)
+
+
+def test_the_provider_is_tended_by_the_leader_alone_and_once_more_when_all_workers_are_gone():
+    async def scenario(world):
+        standby = world.supervisor(pid=2)
+        others, world.fleet = world.fleet, Fleet(world, steady)
+        leader, _ = world.start(world.supervisor(pid=1))
+        await world.submit(50)
+        await world.until(lambda: len(world.fleet.alive) == 4)
+        world.start(standby, wait=True)
+        await world.pass_s(60)
+        assert world.fleet.tended > 5
+        await world.say("terminated", reason="closed")
+        await leader
+        assert world.fleet.alive_when_tended[-1] == 0
+        assert others.tended == 0
+
+    World().run(scenario)
 
 
 def test_without_any_room_it_waits_and_does_not_give_up():

@@ -1,4 +1,4 @@
-"""What a provider is: launch, describe, stop, logs, forget. It starts command lines and knows no tasks."""
+"""What a provider is: launch, describe, tend, stop, logs, forget. It starts command lines and knows no tasks."""
 
 from __future__ import annotations
 
@@ -66,6 +66,7 @@ class ProviderStatus:
         log: Where its output goes: a path or an address.
         taken: It was taken away, or could not start, for want of capacity: no fault of the worker's.
         hopeless: It could not start for a reason that the next one would meet, too.
+        placed: There is a machine for it, or one is not needed; False while it waits for a host to come.
         waits_for: Why it has not started after a time in which others do: quota, capacity.
         details: What else its provider knows, for the session's events: zone, capacity, stop code.
     """
@@ -78,6 +79,7 @@ class ProviderStatus:
     log: str | None = None
     taken: bool = False
     hopeless: bool = False
+    placed: bool = True
     waits_for: str = ""
     details: Mapping[str, str] = field(default_factory=dict)
 
@@ -94,10 +96,12 @@ class Launched:
     Attributes:
         workers: Those that were started.
         shortfall: Why others were not, for now: quota, capacity; empty if all were.
+        fallback: Why they run on capacity that is not the first choice, for now; empty if that was tried.
     """
 
     workers: tuple[ProviderStatus, ...]
     shortfall: str = ""
+    fallback: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -190,7 +194,21 @@ class Provider(Protocol):
         ...
 
     async def describe(self, session_id: str) -> list[ProviderStatus]:
-        """All that were launched in this session and not forgotten, sorted by name; empty if none."""
+        """All that were launched in this session and not forgotten, sorted by name; empty if none.
+
+        It only looks: anybody may call it, as often as they like.
+        """
+        ...
+
+    async def tend(self, session_id: str) -> None:
+        """Do what follows from what :meth:`describe` saw last, where there is such a thing: keep or free machines, say.
+
+        Only the supervisor that leads calls it, once a tick at the most, and once more when the session is over. It
+        runs beside the loop, which does not wait for it: a slow service holds up no worker.
+
+        Raises:
+            ProviderError: Something was not done; it is tried again at the next call.
+        """
         ...
 
     async def stop(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import ClassVar
 
@@ -13,7 +13,7 @@ from starburst.aws.images import find_image
 from starburst.aws.instance_types import InstanceType, describe_types
 from starburst.aws.scaling_failures import scaling_failures
 from starburst.clock import Clock
-from starburst.compute.base import LaunchSpec, ProviderStatus
+from starburst.compute.base import Launched, LaunchSpec, ProviderStatus
 from starburst.compute.ec2_capacity import check_types, ensure_capacity, find_capacity
 from starburst.compute.ec2_holds import clear, close_at, keep_warm
 from starburst.compute.ec2_sizes import WorkerSize, default_size, fits
@@ -32,9 +32,9 @@ log = logging.getLogger(__name__)
 DEFAULT_INSTANCE_TYPE = "c7g.xlarge"
 _SPOT_PATIENCE_S = 240.0
 """A host takes a minute or two."""
-_SPOT_PAUSE_S = 900.0
-"""Then Spot is not tried again for so long."""
 _WARM_EVERY_S = 60.0
+_WARM_PEAK_S = 600.0
+"""Workers leave one by one when their work is done; so many stay warm as there were at once within so long."""
 _HOST_WITHIN_S = 90.0
 """After that it is asked why no host has come, and again after as long: RunTask does not tell."""
 
@@ -64,14 +64,41 @@ class Ec2Provider(EcsProvider):
         self._host_within_s = host_within_s
         self._asked_s = float("-inf")
         self._no_hosts = ""
-        self._no_spot_until_s = float("-inf")
         self._warmed_s = float("-inf")
-        self._most_alive = 0
+        self._most: dict[str, tuple[int, float]] = {}
+        self._told: dict[str, int] = {}
+        self._launching = 0
+        self._deadline_at: float | None = None
+        self._cleared = False
+
+    async def launch(self, spec: LaunchSpec) -> Launched:
+        """As for all of ECS; AWS keeps the hosts' group open until the deadline.
+
+        Raises:
+            CloudError: AWS refused, and nothing was started.
+        """
+        self._launching += 1
+        self._cleared, self._deadline_at = False, spec.deadline_at
+        try:
+            return await super().launch(spec)
+        finally:
+            self._launching -= 1
 
     async def describe(self, session_id: str) -> list[ProviderStatus]:
-        """As for all of ECS; those that wait for a host say why none comes."""
+        """As for all of ECS; those that wait for a host say why none comes, if the leading supervisor asks."""
         found = await super().describe(session_id)
-        return [replace(one, waits_for=self._no_hosts) if one.state == "starting" else one for one in found]
+        return [one if one.placed else replace(one, waits_for=self._no_hosts) for one in found]
+
+    async def tend(self, session_id: str) -> None:
+        """Ask why no host comes, give up on Spot hosts that do not, and say which hosts are to stay warm.
+
+        Raises:
+            CloudError: The session's hold on its hosts could not be renewed.
+        """
+        tasks = self._tasks(session_id)
+        await self._give_up_on_spot(tasks)
+        await self._ask_why(tasks)
+        await self._keep_hosts(session_id, tasks)
 
     async def _placed(self, target: Target, options: Options) -> EcsPlace:
         names = options.instance_types or (DEFAULT_INSTANCE_TYPE,)
@@ -131,20 +158,13 @@ class Ec2Provider(EcsProvider):
         Raises:
             CloudError: AWS did not do it.
         """
+        self._deadline_at = deadline_at
         for name in self._providers():
             await close_at(self.aws, name, session_id, deadline_at=deadline_at, clock=self._clock)
 
-    def _capacity(self) -> tuple[str, ...]:
-        starved = self._clock.monotonic() < self._no_spot_until_s
-        if starved and self.place.spot == "prefer":
-            return (self.place.on_demand_provider,)
+    def _capacity(self, *, spot: bool) -> tuple[str, ...]:
         # RunTask takes what we ask for and lets it wait for a host: the fallback comes with _give_up_on_spot.
-        return self.place.capacity[:1]
-
-    async def _after_look(self, session_id: str, tasks: SessionTasks) -> None:
-        await self._ask_why(tasks)
-        await self._give_up_on_spot(tasks)
-        await self._stay_warm(session_id, tasks)
+        return super()._capacity(spot=spot)[:1]
 
     async def _ask_why(self, tasks: SessionTasks) -> None:
         """Tasks that no host comes for wait without a word; the Auto Scaling group knows what is in the way."""
@@ -176,7 +196,7 @@ class Ec2Provider(EcsProvider):
         ]
 
     async def _give_up_on_spot(self, tasks: SessionTasks) -> None:
-        """Tasks that have waited too long for a Spot host are stopped; the next ones are launched on-demand."""
+        """Tasks that have waited too long for a Spot host are stopped: seeing that, the next launch is on-demand."""
         place = self.place
         if place.spot != "prefer":
             return
@@ -186,34 +206,51 @@ class Ec2Provider(EcsProvider):
             if tasks.tasks[arn]["capacityProviderName"] == place.spot_provider
         ]
         if waiting:
-            log.warning("%d workers get no Spot host; on-demand ones are used for now", len(waiting))
-            self._no_spot_until_s = self._clock.monotonic() + _SPOT_PAUSE_S
-            await tasks.stop(waiting, NO_SPOT)
+            log.warning("%d workers get no Spot host", len(waiting))
+            try:
+                await tasks.stop(waiting, NO_SPOT)
+            except CloudError:
+                log.info("they are asked to stop again")  # those that were not stopped are in the log
 
-    async def _stay_warm(self, session_id: str, tasks: SessionTasks) -> None:
+    async def _keep_hosts(self, session_id: str, tasks: SessionTasks) -> None:
         """While workers are there, put off the moment at which their hosts may go; AWS keeps it, whoever is gone."""
         by_provider = Counter(
             str(tasks.tasks[arn].get("capacityProviderName") or "") for arn in tasks.alive()
         )
         hosted = {name: by_provider[name] for name in self._providers() if by_provider[name]}
-        alive = sum(hosted.values())  # a supervisor is on Fargate
-        if not alive:
-            if self._most_alive:  # nothing to close at the deadline; who launches again says so again
-                self._most_alive = 0
-                await self._after_stop(session_id)
+        if hosted:
+            await self._stay_warm(session_id, hosted)
             return
-        timeout_s = self.place.warm_pool_timeout_s
-        due = self._clock.monotonic() - self._warmed_s >= min(_WARM_EVERY_S, timeout_s / 4)
-        if not due and alive <= self._most_alive:
+        had_hosts = any(
+            task.get("capacityProviderName") in self._providers() for task in tasks.tasks.values()
+        )
+        if self._cleared or self._launching or not had_hosts:
             return
-        self._warmed_s, self._most_alive = self._clock.monotonic(), alive
+        self._cleared = True  # nothing to close at the deadline; who launches again says so again
+        self._most, self._told = {}, {}
+        await self._after_stop(session_id)
+        if not self._cleared and self._deadline_at is not None:
+            # Workers were launched meanwhile, and their hold may have gone with the old one.
+            await self.extend(session_id, self._deadline_at)
+
+    async def _stay_warm(self, session_id: str, hosted: Mapping[str, int]) -> None:
+        timeout_s, now_s = self.place.warm_pool_timeout_s, self._clock.monotonic()
         for name, count in hosted.items():
+            most, at_s = self._most.get(name, (0, now_s))
+            if count >= most or now_s - at_s > _WARM_PEAK_S:
+                self._most[name] = count, now_s
+        due = now_s - self._warmed_s >= min(_WARM_EVERY_S, timeout_s / 4)
+        if not due and all(self._most[name][0] <= self._told.get(name, 0) for name in hosted):
+            return
+        self._warmed_s = now_s
+        for name in hosted:
+            self._told[name] = self._most[name][0]
             try:
                 await keep_warm(
                     self.aws,
                     name,
                     session_id,
-                    hosts=math.ceil(count / max(1, self.place.per_host)),
+                    hosts=math.ceil(self._told[name] / max(1, self.place.per_host)),
                     until=self._clock.time() + timeout_s,
                     clock=self._clock,
                 )

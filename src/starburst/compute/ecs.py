@@ -27,6 +27,7 @@ from starburst.compute.ecs_logs import read_log
 from starburst.compute.ecs_outcome import name_of
 from starburst.compute.ecs_place import EcsPlace, place_from
 from starburst.compute.ecs_prepare import Target, aws_for, prepare_fargate, target_of
+from starburst.compute.ecs_spot import why_not_spot
 from starburst.compute.ecs_tasks import SessionTasks
 from starburst.container import in_ecs, task_arn
 from starburst.errors import CloudError, ProviderError
@@ -108,7 +109,9 @@ class EcsProvider:
             return Launched(workers=())
         await self._before_launch(spec)
         found: list[ProviderStatus] = []
-        for first, count, capacity in self._parts(spec):
+        tasks = self._tasks(spec.session_id)
+        fallback = self._why_not_spot(tasks)
+        for first, count, capacity in self._parts(spec, spot=not fallback):
             command = [
                 spec.session_url,
                 "--ordinal",
@@ -132,11 +135,11 @@ class EcsProvider:
             except CloudError as error:
                 if not found:
                     raise
-                return Launched(workers=tuple(found), shortfall=error.message)
-            found += self._tasks(spec.session_id).add(started.tasks)
+                return Launched(workers=tuple(found), shortfall=error.message, fallback=fallback)
+            found += tasks.add(started.tasks)
             if started.why is not None:
-                return Launched(workers=tuple(found), shortfall=_shortfall(started))
-        return Launched(workers=tuple(found))
+                return Launched(workers=tuple(found), shortfall=_shortfall(started), fallback=fallback)
+        return Launched(workers=tuple(found), fallback=fallback)
 
     async def launch_supervisor(
         self,
@@ -181,8 +184,10 @@ class EcsProvider:
         """
         tasks = self._tasks(session_id)
         await tasks.look()
-        await self._after_look(session_id, tasks)
         return tasks.statuses
+
+    async def tend(self, session_id: str) -> None:
+        """Nothing: Fargate has no hosts."""
 
     async def stop(
         self,
@@ -247,22 +252,26 @@ class EcsProvider:
     async def _before_launch(self, spec: LaunchSpec) -> None:
         """What has to be there first."""
 
-    async def _after_look(self, session_id: str, tasks: SessionTasks) -> None:
-        """What follows from what was seen."""
-
     async def _after_stop(self, session_id: str) -> None:
         """What follows when a session's last tasks were stopped."""
 
-    def _capacity(self) -> tuple[str, ...]:
-        return self.place.capacity
+    def _capacity(self, *, spot: bool) -> tuple[str, ...]:
+        """Capacity providers in the order in which they are tried; the first one is Spot, if there are two."""
+        return self.place.capacity if spot else self.place.capacity[1:]
 
-    def _parts(self, spec: LaunchSpec) -> list[tuple[int, int, tuple[str, ...]]]:
+    def _why_not_spot(self, tasks: SessionTasks) -> str:
+        """Why on-demand capacity is used though there may be Spot; empty if Spot is tried, or never left."""
+        if self.place.spot != "prefer":
+            return ""
+        return why_not_spot(tasks.tasks.values(), self.place.spot_provider, self._clock.time())
+
+    def _parts(self, spec: LaunchSpec, *, spot: bool) -> list[tuple[int, int, tuple[str, ...]]]:
         """First ordinal, number and capacity: those below ``on_demand_base`` are on-demand in any case."""
         first, count = spec.first_ordinal, len(spec.workers)
         sure = max(0, min(count, self.place.on_demand_base - first))
         parts = [
             (first, sure, (self.place.on_demand_provider,)),
-            (first + sure, count - sure, self._capacity()),
+            (first + sure, count - sure, self._capacity(spot=spot)),
         ]
         return [part for part in parts if part[1]]
 

@@ -18,7 +18,7 @@ from typing import Any, Literal
 
 from starburst.aws.clients import Aws
 from starburst.aws.names import CONTAINER, MANAGED_TAG, OWNER_TAG, SESSION_TAG
-from starburst.clock import Clock
+from starburst.clock import Clock, Deadline
 from starburst.compute.ecs_place import EcsPlace, started_by
 from starburst.errors import CloudError, CloudUnavailable, ProviderError
 
@@ -30,6 +30,8 @@ _MOST_PER_CALL = 10
 _CALLS_AT_ONCE = 8
 _OVERRIDES_CHARS = 8192
 _REPEAT_AFTER_S = (1.0, 4.0)
+_REPEAT_WITHIN_S = 60.0
+"""Each call has its own time-outs and retries; what has not come by then the supervisor asks for again."""
 
 Why = Literal["quota", "capacity", "placement", "fatal"]
 
@@ -182,10 +184,13 @@ class _Launch:
     async def _call(self, parameters: dict[str, Any]) -> dict[str, Any]:
         """One ``RunTask``; the token makes a call whose answer was lost safe to repeat."""
         asked = {**parameters, "clientToken": uuid.uuid4().hex}
+        deadline = Deadline(self.clock, _REPEAT_WITHIN_S)
         for pause_s in _REPEAT_AFTER_S:
             try:
                 return dict(await self.aws.call("ecs", "run_task", **asked))
             except CloudUnavailable as error:
+                if deadline.remaining_s() <= pause_s:
+                    raise
                 log.info("RunTask is repeated: %s", error.message)
                 await self.clock.sleep(pause_s)
         return dict(await self.aws.call("ecs", "run_task", **asked))
@@ -201,7 +206,6 @@ class _Launch:
             "overrides": _overrides(run),
             "startedBy": started_by(run.session_id),
             "tags": [{"key": key, "value": value} for key, value in tags.items() if value],
-            "propagateTags": "TASK_DEFINITION",
             "enableECSManagedTags": True,
         }
         if run.fargate:

@@ -86,8 +86,15 @@ def status_of(task: Mapping[str, Any]) -> ProviderStatus:
         log=f"{STREAM_PREFIX}/{CONTAINER}/{task_id_of(str(task['taskArn']))}",
         taken=taken,
         hopeless=hopeless,
+        placed=not _waits_for_host(task),
         details=_details(task),
     )
+
+
+def _waits_for_host(task: Mapping[str, Any]) -> bool:
+    """Whether managed scaling still has to bring an EC2 host; Fargate has a machine for each task that it takes."""
+    provider = str(task.get("capacityProviderName") or "FARGATE")
+    return task.get("lastStatus") == "PROVISIONING" and not provider.startswith("FARGATE")
 
 
 def _ending(task: Mapping[str, Any]) -> tuple[int | None, str, bool, bool]:
@@ -132,7 +139,8 @@ def _details(task: Mapping[str, Any]) -> dict[str, str]:
         "host": task_id_of(str(task["containerInstanceArn"])) if task.get("containerInstanceArn") else None,
         "pull_started_at": _time(task.get("pullStartedAt")),
         "started_at": _time(task.get("startedAt")),
-        "stopped_at": _time(task.get("stoppedAt")),
+        # While its network is taken down, the containers have ended already, and all else is known.
+        "stopped_at": _time(task.get("stoppedAt") or task.get("executionStoppedAt")),
     }
     return {name: str(value) for name, value in found.items() if value}
 

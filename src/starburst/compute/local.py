@@ -187,6 +187,9 @@ class LocalProvider:
                 hint=f"starburst status {session_id}",
             ) from error
 
+    async def tend(self, session_id: str) -> None:
+        """Nothing: the machine is there."""
+
     async def forget(self, session_id: str) -> None:
         """Remove records and logs of workers that are gone.
 

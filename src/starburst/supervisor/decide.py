@@ -36,6 +36,8 @@ class WorkerView:
     Attributes:
         name: Its name.
         provider_state: What its provider says; ``foreign`` if it was started by hand.
+        placed: There is a machine for it.
+        begun: It has shown a sign of life.
         heartbeat_state: The state that it gave itself when its heartbeat was last read; None if it never was.
         lost: Its lease ran out.
         silent: It was not heard of for some beats, though its lease still runs.
@@ -52,6 +54,8 @@ class WorkerView:
 
     name: str
     provider_state: Literal["starting", "running", "exited", "unknown", "foreign"]
+    placed: bool = True
+    begun: bool = False
     heartbeat_state: str | None = None
     lost: bool = False
     silent: bool = False
@@ -136,6 +140,16 @@ class Snapshot:
     def live(self) -> int:
         """How many workers there are."""
         return sum(worker.counts for worker in self.workers)
+
+    @property
+    def starting(self) -> int:
+        """How many of them are on their way, and have somewhere to run."""
+        return sum(worker.counts and worker.placed and not worker.begun for worker in self.workers)
+
+    @property
+    def waiting(self) -> int:
+        """How many of them there is no machine for yet."""
+        return sum(worker.counts and not worker.placed for worker in self.workers)
 
     @property
     def over(self) -> bool:

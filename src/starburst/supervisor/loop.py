@@ -7,7 +7,6 @@ import contextlib
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any, TypeVar
 
 from starburst.clock import Clock, Deadline
@@ -32,8 +31,10 @@ from starburst.supervisor.decide import (
 )
 from starburst.supervisor.leader import Identity, Term, lead
 from starburst.supervisor.observer import Observer
+from starburst.supervisor.start import launch_place
+from starburst.supervisor.tending import Tender
 
-__all__ = ["Report", "Supervisor", "launch_place"]
+__all__ = ["Report", "Supervisor"]
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -45,6 +46,7 @@ _GRACE_S = 10.0
 _LOST_GRACE_S = 1.0
 _WIND_DOWN_S = 240.0
 """A container has up to two minutes to end, and its outcome is still to be recorded then."""
+_LAST_TEND_S = 30.0
 _LOG_TAIL_BYTES = 2000
 
 
@@ -54,6 +56,8 @@ class Report:
 
     Attributes:
         live: Workers that there are.
+        starting: Of these, those that are on their way, and have somewhere to run.
+        waiting: Of these, those that there is no machine for yet.
         open_tasks: Tasks that are not known to be finished.
         state: ``open``, ``expired`` or why the session ended.
         gave_up: Why no worker gets to work; None while there is hope.
@@ -63,22 +67,14 @@ class Report:
     """
 
     live: int = 0
+    starting: int = 0
+    waiting: int = 0
     open_tasks: int = 0
     state: str = "open"
     gave_up: str | None = None
     launched: int = 0
     lost: int = 0
     over: bool = False
-
-
-def launch_place(manifest: Manifest, host: str) -> tuple[str | None, str | None]:
-    """The folder and the interpreter that the session was created in, as far as they are here."""
-    environment = manifest.environment
-    if manifest.host != host:
-        return None, None
-    cwd = environment.cwd if environment.cwd and Path(environment.cwd).is_dir() else None
-    python = environment.executable if Path(environment.executable).is_file() else None
-    return cwd, python
 
 
 class Supervisor:
@@ -123,6 +119,7 @@ class Supervisor:
         self._python = python or place[1]
         self._env = dict(env or {})
         self._observer = Observer(store, manifest, provider, clock)
+        self._tender = Tender(provider, manifest.session_id, clock)
         self._ordinals: dict[str, int] = {}
         self._stops: set[asyncio.Task[None]] = set()
         self._changed = asyncio.Event()
@@ -130,6 +127,7 @@ class Supervisor:
         self._complaint = ""
         self._gave_up: str | None = None
         self._waits_for = ""
+        self._fell_back = False
         self._failing_since: float | None = None
         local = store.poll.max_s < _LOCAL_TICK_S
         self._tick_s = min(manifest.heartbeat_s, _LOCAL_TICK_S) if local else manifest.heartbeat_s
@@ -177,6 +175,7 @@ class Supervisor:
         finally:
             # Stops that still wait for their worker to go are not waited for: the next supervisor stops it again.
             await _cancelled([keeping, stopping, *self._stops])
+            await self._tender.cancel()
             await term.resign()
         return self.report
 
@@ -192,6 +191,7 @@ class Supervisor:
             for action in actions:
                 over = await self._act(action, snapshot) and over
             await self._tell_who_waits()
+            self._tender.begin()
             self._complaint = ""
             self._failing_since = None
         except StarburstError as error:
@@ -209,6 +209,8 @@ class Supervisor:
         self.report = replace(
             self.report,
             live=snapshot.live,
+            starting=snapshot.starting,
+            waiting=snapshot.waiting,
             open_tasks=snapshot.open_tasks,
             state=name,
             gave_up=self._gave_up,
@@ -224,6 +226,7 @@ class Supervisor:
             report = await self.tick()
             if report.over:
                 await self._record_outcomes()
+                await self._tender.finish(_LAST_TEND_S)
                 return
             if report.state == "open":
                 wind_down = None
@@ -303,6 +306,9 @@ class Supervisor:
                 self.report = replace(self.report, launched=self.report.launched + len(names))
                 log.info("started %s", ", ".join(names))
                 await self._note("worker-started", workers=names, first=first)
+            if launched.fallback and not self._fell_back:
+                await self._tell_waiting(count, launched.fallback)
+            self._fell_back = bool(launched.fallback)
             if launched.shortfall:
                 await self._fell_short(length - len(names), launched.shortfall)
                 return

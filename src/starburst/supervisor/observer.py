@@ -226,6 +226,7 @@ class Observer:
         return replace(
             self._base(status.worker, now_s),
             provider_state=status.state,
+            placed=status.placed,
             failed=status.state == "exited" and status.exit_code not in (0, None),
             exit_reason=status.reason if status.state == "exited" else "",
             taken=status.taken,
@@ -237,6 +238,7 @@ class Observer:
         return WorkerView(
             name=worker,
             provider_state="foreign",
+            begun=worker in self._heartbeats.names,
             heartbeat_state=None if heartbeat is None else heartbeat.state,
             lost=self._heartbeats.is_lost(worker),
             stopping=worker in self.stopping,

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Collection
+from pathlib import Path
 
 from starburst.compute.base import Provider, ProviderStatus
 from starburst.protocol.keys import Keys, session_url
 from starburst.protocol.records import Manifest
 from starburst.store.base import Store
 from starburst.supervisor.leader import Identity, latest_term
-from starburst.supervisor.loop import launch_place
 
-__all__ = ["ensure_supervisor"]
+__all__ = ["ensure_supervisor", "launch_place"]
 
 
 async def ensure_supervisor(
@@ -60,6 +60,16 @@ async def ensure_supervisor(
     return await provider.launch_supervisor(
         session_url(root_url, manifest.session_id), manifest.session_id, cwd=cwd, python=python
     )
+
+
+def launch_place(manifest: Manifest, host: str) -> tuple[str | None, str | None]:
+    """The folder and the interpreter that the session was created in, as far as they are here."""
+    environment = manifest.environment
+    if manifest.host != host:
+        return None, None
+    cwd = environment.cwd if environment.cwd and Path(environment.cwd).is_dir() else None
+    python = environment.executable if Path(environment.executable).is_file() else None
+    return cwd, python
 
 
 async def _is_there(

@@ -175,6 +175,15 @@ class ProviderContract:
         assert asyncio.run(go()).reason
         assert self.states(provider, sessions[0])["w-2"] == "running"
 
+    def test_tending_leaves_workers_alone(self, provider: Provider, sessions: tuple[str, str]) -> None:
+        for _ in range(2):  # without any, too
+            asyncio.run(provider.tend(sessions[0]))
+        self.launch(provider, sessions[0], "w-1")
+        self.states(provider, sessions[0])
+        for _ in range(2):
+            asyncio.run(provider.tend(sessions[0]))
+        assert self.states(provider, sessions[0]) == {"w-1": "running"}
+
     def test_sessions_do_not_mix(self, provider: Provider, sessions: tuple[str, str]) -> None:
         for session_id in sessions:
             self.launch(provider, session_id, "w-1")
