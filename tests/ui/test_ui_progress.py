@@ -12,8 +12,9 @@ import pytest
 from rich.console import Console
 from ui_states import snapshot, summary
 
-from starburst.ui.live import LiveSink
+from starburst.ui.live import LiveSink, bar
 from starburst.ui.progress import PlainSink, QuietSink, open_sink
+from starburst.ui.render import progress_line
 
 
 class Ticks:
@@ -48,6 +49,15 @@ def test_plain_lines_are_rare(capsys):
         "starburst: 800 requests (0.08 per task) · 4.6 MB sent, 123 kB received · session-1",
     ]
     assert capsys.readouterr() == ("", "")
+
+
+def test_workers_that_do_not_work_yet_are_not_counted_as_if_they_did():
+    state = snapshot(running=0, workers=0, starting=1, waiting=3)
+    said = "0 running · 4,003/s · 0 workers, 1 starting, 3 waiting for a host · 1.00 s"
+    assert said in progress_line(state)
+    console = Console(file=io.StringIO(), width=140, color_system=None)
+    console.print(bar(state, width=140))
+    assert "0 workers, 1 starting, 3 waiting for a host" in console.file.getvalue()
 
 
 def test_the_live_bar_draws_at_most_ten_times_a_second():

@@ -159,15 +159,18 @@ class Call:
         elapsed = time.monotonic() - self._started
         rate = self.done / elapsed if elapsed > 0 else 0.0
         left = self.total - self.done
-        live = self.pool.live_workers
+        report = self.pool.supervisor.report
+        working = report.live - report.starting - report.waiting
         return Snapshot(
             session_id=self.pool.session_id,
             title=self.title,
             total=self.total,
             done=self.done - self.failed,
             failed=self.failed,
-            running=max(0, min(live * self.pool.connection.manifest.slots, left)),
-            workers=live,
+            running=max(0, min(working * self.pool.connection.manifest.slots, left)),
+            workers=working,
+            starting=report.starting,
+            waiting=report.waiting,
             elapsed_s=elapsed,
             tasks_per_s=rate,
             eta_s=left / rate if rate > 0 else None,

@@ -14,6 +14,10 @@ class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
     """How far a call is.
 
     Attributes:
+        running: At the most, by the workers that work.
+        workers: Those that have begun.
+        starting: Workers that are on their way.
+        waiting: Workers that there is no machine for yet.
         tasks_per_s: Since the start.
         eta_s: Seconds that are left at that rate; None if nothing is known yet.
     """
@@ -25,6 +29,8 @@ class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
     failed: int = 0
     running: int = 0
     workers: int = 0
+    starting: int = 0
+    waiting: int = 0
     elapsed_s: float = 0.0
     tasks_per_s: float = 0.0
     eta_s: float | None = None

@@ -15,7 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 from starburst.ui import text
-from starburst.ui.render import finished, summary_lines
+from starburst.ui.render import crew, finished, summary_lines
 
 if TYPE_CHECKING:
     from starburst.client.progress import Snapshot, Summary
@@ -132,9 +132,7 @@ def _figures(snapshot: Snapshot) -> dict[str, Text]:
         figures["failed"] = Text(f"{text.count(snapshot.failed)} failed", style="bold red")
     figures["running"] = Text(f"{text.count(snapshot.running)} running", style="cyan")
     figures["rate"] = Text(text.rate(snapshot.tasks_per_s))
-    figures["workers"] = Text(
-        text.plural(snapshot.workers, "worker"), style="" if snapshot.workers else "yellow"
-    )
+    figures["workers"] = Text(crew(snapshot), style="" if snapshot.workers else "yellow")
     figures["elapsed"] = Text(text.seconds(snapshot.elapsed_s), style="dim")
     if snapshot.eta_s:
         figures["eta"] = Text(f"{text.seconds(snapshot.eta_s)} left", style="cyan")

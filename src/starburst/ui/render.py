@@ -9,13 +9,23 @@ from starburst.ui import text
 if TYPE_CHECKING:
     from starburst.client.progress import Snapshot, Summary
 
-__all__ = ["finished", "progress_line", "summary_lines"]
+__all__ = ["crew", "finished", "progress_line", "summary_lines"]
 
 
 def finished(snapshot: Snapshot) -> int:
     """Tasks that are over, well or badly; never more than there are."""
     over = snapshot.done + snapshot.failed
     return min(over, snapshot.total) if snapshot.total else over
+
+
+def crew(snapshot: Snapshot) -> str:
+    """The workers: those that work, those that start, and those that wait for a machine."""
+    parts = [text.plural(snapshot.workers, "worker")]
+    if snapshot.starting:
+        parts.append(f"{text.count(snapshot.starting)} starting")
+    if snapshot.waiting:
+        parts.append(f"{text.count(snapshot.waiting)} waiting for a host")
+    return ", ".join(parts)
 
 
 def progress_line(snapshot: Snapshot) -> str:
@@ -28,7 +38,7 @@ def progress_line(snapshot: Snapshot) -> str:
     parts += [
         f"{text.count(snapshot.running)} running",
         text.rate(snapshot.tasks_per_s),
-        text.plural(snapshot.workers, "worker"),
+        crew(snapshot),
         text.seconds(snapshot.elapsed_s),
     ]
     if snapshot.eta_s:
