@@ -296,7 +296,9 @@ async def _create(aws: Aws, spec: GroupSpec, *, clock: Clock) -> None:
                 MinSize=0,
                 MaxSize=MAX_HOSTS,
                 VPCZoneIdentifier=",".join(spec.subnets),
-                CapacityRebalance=spec.spot,
+                # On, it would start a second host at each hint that Spot may take one, perhaps hours before it does or
+                # never, while the first stays on for its tasks: both are billed. Workers heed the two minutes' notice.
+                CapacityRebalance=False,
                 NewInstancesProtectedFromScaleIn=True,
                 Tags=[
                     _tag(spec.name, MANAGED_TAG, "true", hosts_too=True),

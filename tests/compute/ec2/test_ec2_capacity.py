@@ -56,7 +56,7 @@ class TestMade:
         group = account.group(NAME)
         assert (group["MinSize"], group["MaxSize"], group["DesiredCapacity"]) == (0, MAX_HOSTS, 0)
         assert group["NewInstancesProtectedFromScaleIn"] is True
-        assert group["CapacityRebalance"] is True
+        assert group["CapacityRebalance"] is False
         assert {tag["Key"] for tag in group["Tags"]} == {"starburst:managed", "AmazonECSManaged"}
         assert sorted(group["VPCZoneIdentifier"].split(",")) == list(account.deployment.subnets)
         policy = group["MixedInstancesPolicy"]
