@@ -93,6 +93,9 @@ class Machines:
     async def logs(self, session_id, worker, *, offset_bytes=0):
         return b""
 
+    async def tend(self, session_id):
+        pass
+
     async def forget(self, session_id):
         self.members = {name: m for name, m in self.members.items() if not m.process.done()}
 

@@ -102,6 +102,9 @@ class SimProvider:
     async def logs(self, session_id: str, worker: str, *, offset_bytes: int = 0) -> bytes:
         return b""
 
+    async def tend(self, session_id: str) -> None:
+        return
+
     async def forget(self, session_id: str) -> None:
         return
 
