@@ -3,6 +3,7 @@
 import asyncio
 import itertools
 import os
+import signal
 import sys
 
 import pytest
@@ -14,6 +15,14 @@ from starburst.store import open_store
 pytest.register_assert_rewrite("starburst.testing.contracts")
 
 _serial = itertools.count(1)
+
+# A shell lets its background jobs, and all that these start, ignore Ctrl-C: the programs of the tests must not.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
+# A shell without job control starts what runs in its background deaf to Ctrl-C, and so would be what tests start.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(autouse=True)
