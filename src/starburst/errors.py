@@ -3,6 +3,7 @@
     StarburstError
     ├── OptionError             an option of the call is wrong            (also a ValueError)
     ├── ConfigError             the stored settings are wrong
+    ├── EnvironmentBuildError   the workers' packages or code could not be put together
     ├── SerializationError      a function, argument or result cannot be pickled (also a TypeError)
     ├── StoreError              the bucket or folder did not do what was asked
     │   ├── InvalidStoreURL     the address is not one we can open
@@ -83,6 +84,10 @@ class OptionError(StarburstError, ValueError):
 
 class ConfigError(StarburstError):
     """The stored settings cannot be read or hold a wrong value."""
+
+
+class EnvironmentBuildError(StarburstError):
+    """The workers' environment cannot be built: a lock, a package, an image, or the code of a project is at fault."""
 
 
 class SerializationError(StarburstError, TypeError):
