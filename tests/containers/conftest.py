@@ -9,14 +9,14 @@ from pathlib import Path
 
 import boto3
 import pytest
-from oci_registry import OciRegistry
-from worker_image import architecture, image_config, packages_layer, python_layer, starburst_layer
 
 from cloud import Cloud
 from helpers import eventually
+from oci_registry import OciRegistry
 from starburst import __version__
 from starburst.aws.names import REPOSITORY
 from starburst.client import pool as pools
+from worker_image import architecture, image_config, packages_layer, python_layer, starburst_layer
 
 TAG = f"{__version__}-py{sys.version_info.major}.{sys.version_info.minor}"
 

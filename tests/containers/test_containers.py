@@ -10,13 +10,13 @@ from pathlib import Path
 import cloudpickle
 import numpy as np
 import pytest
-from worker_image import architecture, image_config
 
 import starburst
 from helpers import eventually
 from starburst.aws.names import REPOSITORY, SUPERVISOR_FAMILY
 from starburst.client.opening import find
 from starburst.errors import NotSetUp, OptionError, StarburstError, TaskFailed, WorkerLost
+from worker_image import architecture, image_config
 
 cloudpickle.register_pickle_by_value(sys.modules[__name__])  # no container has this file
 

@@ -17,7 +17,7 @@ from pathlib import Path
 from packaging.requirements import Requirement
 
 PACKAGES = "/opt/starburst"
-_SOURCES = Path(__file__).parents[2] / "src"
+_SOURCES = Path(__file__).parents[1] / "src"
 _LEFT_OUT = {"test", "tests", "idlelib", "tkinter", "turtledemo", "ensurepip", "lib2to3", "pydoc_data"}
 _CERTIFICATES = "/etc/ssl/certs/ca-certificates.crt"
 _PASSWD = "root:x:0:0:root:/root:/sbin/nologin\nnobody:x:65534:65534:nobody:/nonexistent:/sbin/nologin\n"
