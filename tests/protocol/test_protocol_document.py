@@ -64,6 +64,7 @@ def test_the_keys_are_ours() -> None:
         keys.manifest,
         keys.function(sha),
         keys.object(sha),
+        keys.code(sha),
         keys.batch(1),
         keys.claim(chunk, 1),
         keys.result(chunk, 50),

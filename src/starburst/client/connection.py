@@ -11,7 +11,11 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+import cloudpickle
+from msgspec import structs
+
 from starburst._version import __version__
+from starburst.client.code import Code, OwnCode
 from starburst.client.packing import Packed
 from starburst.client.places import place_at, usual_places
 from starburst.clock import Clock, SystemClock
@@ -30,7 +34,14 @@ from starburst.options import CLOUD, Options, parse_memory_bytes
 from starburst.protocol.keys import Keys, new_session_id
 from starburst.protocol.keys import session_url as url_of
 from starburst.protocol.pack import encode_pack
-from starburst.protocol.records import BatchHeader, Environment, FunctionHeader, Manifest, ObjectHeader
+from starburst.protocol.records import (
+    BatchHeader,
+    CodeHeader,
+    Environment,
+    FunctionHeader,
+    Manifest,
+    ObjectHeader,
+)
 from starburst.protocol.sessions import append_event, create_session, publish_batch, read_manifest
 from starburst.store.base import Store
 
@@ -49,14 +60,21 @@ class Connection:
         manifest: What it is.
         provider: What starts its workers.
         clock: Time.
+        code: The program's own modules.
     """
 
     store: Store
     manifest: Manifest
     provider: Provider
     clock: Clock = field(default_factory=SystemClock)
+    code: OwnCode = field(init=False)
     _stored: set[str] = field(default_factory=set)
     _next_seq: int = 1
+
+    def __post_init__(self) -> None:
+        """Workers elsewhere need the program's own modules: those of the cloud, and any that may join by the store."""
+        here = self.store.url.startswith(("file:", "memory:")) and self.manifest.launch_type not in CLOUD
+        self.code = OwnCode(travels=not here)
 
     @classmethod
     async def create(cls, options: Options, kind: Kind, *, session_id: str | None = None) -> Connection:
@@ -171,8 +189,9 @@ class Connection:
     async def submit(self, packed: Packed, header: BatchHeader) -> int:
         """Write a submission; returns its number. A client that dies on the way leaves all of it or nothing."""
         self.check_python()
-        await self.put_objects(packed)
-        await self._put_function(packed)
+        code = await self.code.look(packed.function)
+        await asyncio.gather(self._put_code(code), self.put_objects(packed), self._put_function(packed))
+        header = structs.replace(header, layer=code.layer, edition=code.edition)
         body = encode_pack(header, packed.frames, compress=self.store.compresses)
         seq = await publish_batch(self.store, self.keys, lambda _: body, next_seq=self._next_seq)
         self._next_seq = seq + 1
@@ -199,6 +218,14 @@ class Connection:
 
         await asyncio.gather(*map(put, self._missing(packed.large.found)))
 
+    async def _put_code(self, code: Code) -> None:
+        if code.archive is None or code.layer in self._stored:
+            return
+        header = CodeHeader(nonce=code.layer[:16], roots=code.archive.roots, n_files=code.archive.n_files)
+        body = encode_pack(header, [code.archive.data], compress=self.store.compresses)
+        await self.store.create(self.keys.code(code.layer), body)
+        self._stored.add(code.layer)
+
     async def _put_function(self, packed: Packed) -> None:
         if packed.function_sha256 in self._stored:
             return
@@ -214,7 +241,12 @@ class Connection:
 def local_environment() -> Environment:
     """This Python, and where its modules are: for workers on the same machine."""
     paths = tuple(os.path.abspath(path) for path in sys.path)  # noqa: PTH100 - "" means the current folder
-    return Environment(cwd=os.getcwd(), sys_path=paths, starburst=__version__)  # noqa: PTH109
+    return Environment(
+        cwd=os.getcwd(),  # noqa: PTH109
+        sys_path=paths,
+        starburst=__version__,
+        cloudpickle=cloudpickle.__version__,
+    )
 
 
 def _manifest(

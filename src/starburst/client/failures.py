@@ -55,7 +55,7 @@ def task_error(
         f"task {number} {verb} {failure.message}{tried}{where}",
         hint=_DAMAGED
         if failure.type_name == "CorruptObject"
-        else _HINTS.get(failure.kind) or _logs_hint(session_id, task_id),
+        else failure.hint or _HINTS.get(failure.kind) or _logs_hint(session_id, task_id),
         task_id=task_id,
         index=number,
         worker=worker,

@@ -78,6 +78,10 @@ class Keys:
         """A pickled callable."""
         return f"{self.prefix}functions/{sha256}"
 
+    def code(self, sha256: str) -> str:
+        """A code layer: the local modules of a program."""
+        return f"{self.prefix}code/{sha256}"
+
     def object(self, sha256: str) -> str:
         """A large argument."""
         return f"{self.prefix}objects/{sha256}"

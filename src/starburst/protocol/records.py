@@ -19,6 +19,7 @@ from starburst.errors import CorruptObject, IncompatibleVersion
 __all__ = [
     "BatchHeader",
     "Claim",
+    "CodeHeader",
     "Environment",
     "Event",
     "Failure",
@@ -54,7 +55,10 @@ class Record(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Environment(msgspec.Struct, frozen=True, kw_only=True):
-    """The Python that wrote the functions, and where workers on this machine find its modules."""
+    """The Python that wrote the functions, where workers on this machine find its modules, what others must have.
+
+    ``cloudpickle``, ``architecture`` and ``lock`` bind workers only where they are not empty.
+    """
 
     python: str = f"{sys.version_info.major}.{sys.version_info.minor}"
     implementation: str = sys.implementation.name
@@ -63,6 +67,9 @@ class Environment(msgspec.Struct, frozen=True, kw_only=True):
     cwd: str = ""
     sys_path: tuple[str, ...] = ()
     starburst: str = ""
+    cloudpickle: str = ""
+    architecture: str = ""
+    lock: str = ""
 
 
 class Manifest(Record, frozen=True, kw_only=True):
@@ -117,12 +124,21 @@ class BatchHeader(Record, frozen=True, kw_only=True):
     has_keys: bool = False
     code: str = ""
     at: float = 0.0
+    layer: str = ""
+    edition: str = ""
 
 
 class FunctionHeader(Record, frozen=True, kw_only=True):
     """Header of ``functions/<sha256>``; frame 0 is the pickle."""
 
     name: str = ""
+
+
+class CodeHeader(Record, frozen=True, kw_only=True):
+    """Header of ``code/<sha256>``; frame 0 is a tar archive, ``roots`` its folders in the order of the module path."""
+
+    roots: tuple[str, ...] = ()
+    n_files: int = 0
 
 
 class ObjectHeader(Record, frozen=True, kw_only=True):
@@ -164,6 +180,7 @@ class Failure(msgspec.Struct, frozen=True, kw_only=True):
     output: str = ""
     host: str = ""
     attempt: int = 1
+    hint: str = ""
 
 
 class ResultHeader(Record, frozen=True, kw_only=True):

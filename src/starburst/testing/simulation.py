@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -105,6 +105,9 @@ class SimulatedRunner:
         if finished.count:
             on_run(finished)
         return None
+
+    async def use_code(self, folders: Sequence[str]) -> None:
+        """Nothing: functions are loaded by this program itself."""
 
     async def give_function(self, sha256: str, data: Buffer) -> None:
         """See :class:`~starburst.worker.runner_process.RunnerPort`."""

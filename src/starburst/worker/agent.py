@@ -24,6 +24,7 @@ from starburst.protocol.state import SessionState
 from starburst.store.base import Store
 from starburst.worker.batch import Held
 from starburst.worker.board import Board
+from starburst.worker.code_layer import CodeLayers
 from starburst.worker.gate import Gate
 from starburst.worker.heartbeat import Pulse, State, Usage
 from starburst.worker.objects_cache import ObjectCache
@@ -68,6 +69,7 @@ class Agent:
         clock: Time.
         launch_runner: Starts a runner.
         cache: Where large objects are kept.
+        layers: Where code layers are unpacked; None where the program's own folders are used.
         usage: Measures CPU and memory for the heartbeat; None for those of this process and what it started.
     """
 
@@ -80,6 +82,7 @@ class Agent:
         clock: Clock,
         launch_runner: RunnerLauncher,
         cache: ObjectCache,
+        layers: CodeLayers | None = None,
         usage: Usage | None = None,
     ) -> None:
         self.store = store
@@ -113,6 +116,7 @@ class Agent:
         )
         self._launch_runner = launch_runner
         self._cache = cache
+        self._layers = layers
         self._drain_s = options.drain_s
         self._events = EventLog(store, self.keys)
         self._claiming = asyncio.Lock()
@@ -165,6 +169,14 @@ class Agent:
             OSError: It does not start.
         """
         return await self._launch_runner(self._cache.locate)
+
+    async def code_folders(self, layer: str) -> tuple[str, ...]:
+        """Where a code layer's modules are; nowhere if the program's own folders are used.
+
+        Raises:
+            StoreError: It cannot be had.
+        """
+        return () if self._layers is None else await self._layers.folders(layer)
 
     async def settle(self) -> None:
         """Wait until the last writes of all chunks that are not worked on any more are done."""

@@ -34,6 +34,7 @@ __all__ = [
     "Spool",
     "Trim",
     "Trimmed",
+    "UseCode",
     "areceive",
     "encode",
     "receive",
@@ -54,6 +55,12 @@ class Setup(Message, frozen=True, kw_only=True):
     """Agent → runner, once: where modules are found."""
 
     sys_path: tuple[str, ...] = ()
+
+
+class UseCode(Message, frozen=True, kw_only=True):
+    """Agent → runner, before its first function: import from these folders, rather than what is installed."""
+
+    folders: tuple[str, ...]
 
 
 class FunctionReady(Message, frozen=True, kw_only=True):
@@ -126,7 +133,7 @@ class Progress(Message, frozen=True, kw_only=True):
 
 
 _decoder = msgspec.msgpack.Decoder(
-    Setup | FunctionReady | ObjectReady | Job | Trim | Ready | Need | Trimmed | Progress
+    Setup | UseCode | FunctionReady | ObjectReady | Job | Trim | Ready | Need | Trimmed | Progress
 )
 _encoder = msgspec.msgpack.Encoder()
 

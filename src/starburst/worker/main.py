@@ -7,15 +7,18 @@ import asyncio
 import logging
 import os
 import signal
+import socket
 import sys
 import zlib
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Literal
 
 from starburst.clock import SystemClock, leave_after
 from starburst.config import patience_s
 from starburst.container import in_ecs, on_ec2, task_arn
 from starburst.errors import StarburstError
+from starburst.options import CLOUD
 from starburst.protocol.keys import Keys, new_worker_id, split_session_url, worker_of_task
 from starburst.protocol.records import Manifest
 from starburst.protocol.sessions import read_manifest
@@ -23,6 +26,8 @@ from starburst.store import open_store
 from starburst.store.base import Store
 from starburst.store.retry import RetryingStore
 from starburst.worker.agent import Agent, AgentOptions
+from starburst.worker.code_layer import CodeLayers
+from starburst.worker.fit import misfit
 from starburst.worker.heartbeat import Pulse
 from starburst.worker.interruption import watch_for_interruption
 from starburst.worker.objects_cache import ObjectCache
@@ -89,15 +94,20 @@ async def _work(root_url: str, session_id: str, worker: str, ordinal: int, slots
         memory_bytes=manifest.memory_bytes,
         **({"drain_s": _ECS_DRAIN_S} if in_ecs() else {}),
     )
-    if (why := _misfit(manifest)) is not None:
+    if (why := misfit(manifest)) is not None:
         await _refuse(store, manifest, options, why)
         return EXIT_REFUSED
 
+    sys_path = () if manifest.launch_type in CLOUD else manifest.environment.sys_path
+
     async def launch_runner(locate: object) -> RunnerPort:
-        return await RunnerProcess.start(locate, sys_path=manifest.environment.sys_path)  # type: ignore[arg-type]
+        return await RunnerProcess.start(locate, sys_path=sys_path)  # type: ignore[arg-type]
 
     cache = ObjectCache(store, Keys(session_id))
-    agent = Agent(store, manifest, options, clock=clock, launch_runner=launch_runner, cache=cache)
+    layers = None if _is_here(manifest) else CodeLayers(store, Keys(session_id))
+    agent = Agent(
+        store, manifest, options, clock=clock, launch_runner=launch_runner, cache=cache, layers=layers
+    )
     loop = asyncio.get_running_loop()
     loop.add_signal_handler(signal.SIGTERM, lambda: agent.stop("asked to stop (SIGTERM)"))
     loop.add_signal_handler(signal.SIGINT, lambda: agent.stop("interrupted", at_once=True))
@@ -110,19 +120,19 @@ async def _work(root_url: str, session_id: str, worker: str, ordinal: int, slots
         if watch is not None:
             watch.cancel()
         cache.close()
+        if layers is not None:
+            layers.close()
     log.info("worker %s leaves: %s", worker, reason)
     return EXIT_OK
 
 
-def _misfit(manifest: Manifest) -> str | None:
-    ours = f"{sys.version_info.major}.{sys.version_info.minor}"
-    theirs = manifest.environment
-    if theirs.python != ours or theirs.implementation != sys.implementation.name:
-        return (
-            f"this worker runs {sys.implementation.name} {ours}, the session was made with "
-            f"{theirs.implementation} {theirs.python}; pickled functions do not pass between them"
-        )
-    return None
+def _is_here(manifest: Manifest) -> bool:
+    """Whether this is the machine of the program that made the session: its folders are used as they are."""
+    return (
+        manifest.launch_type not in CLOUD
+        and manifest.host == socket.gethostname()
+        and Path(manifest.environment.cwd).is_dir()
+    )
 
 
 async def _refuse(store: Store, manifest: Manifest, options: AgentOptions, why: str) -> None:

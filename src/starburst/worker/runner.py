@@ -10,15 +10,17 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import faulthandler
+import importlib
 import os
 import queue
 import signal
 import socket
 import sys
+import sysconfig
 import threading
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
@@ -79,6 +81,8 @@ class Runner:
             match self._inbox.get():
                 case ipc.Setup(sys_path=paths), _:
                     sys.path.extend(path for path in paths if path not in sys.path)
+                case ipc.UseCode(folders=folders), _:
+                    _import_from(folders)
                 case ipc.FunctionReady(sha256=sha256), frames:
                     self._functions[sha256] = self._load(frames[0])
                 case ipc.Job() as job, frames:
@@ -246,6 +250,7 @@ class Runner:
             output=_encodable(self._output.tail()),
             host=socket.gethostname(),
             attempt=attempt,
+            hint=_hint_for(error),
         )
 
     def _report(self, *, final: bool) -> None:
@@ -287,6 +292,15 @@ class _Failed:
     error: BaseException
 
 
+def _hint_for(error: BaseException) -> str:
+    """For a library of the system that is not there: which package has it."""
+    if not isinstance(error, (ImportError, OSError)):
+        return ""
+    from starburst.environment.system_libraries import hint_for
+
+    return hint_for(_text_of(error)) or ""
+
+
 def _text_of(error: BaseException) -> str:
     """Its text, or that it has none: ``__str__`` is the user's code."""
     try:
@@ -306,6 +320,15 @@ def _without_our_frames(error: BaseException) -> BaseException:
     while trace is not None and trace.tb_frame.f_code.co_filename == __file__ and trace.tb_next is not None:
         trace = trace.tb_next
     return error.with_traceback(trace)
+
+
+def _import_from(folders: Sequence[str]) -> None:
+    """Behind the standard library, whose names local modules must not take from us; before all that is installed."""
+    standard = {sysconfig.get_path("stdlib"), sysconfig.get_path("platstdlib")}
+    standard |= {f"{folder}/lib-dynload" for folder in standard}
+    own = [path for path in sys.path if path in standard or path.endswith(".zip")]
+    sys.path[:] = [*own, *folders, *(path for path in sys.path if path not in own)]
+    importlib.invalidate_caches()
 
 
 def _die_with_parent() -> None:

@@ -48,6 +48,10 @@ class RunnerPort(Protocol):
         """Run a job; ``on_run`` gets finished tasks in order. None when it ended in order."""
         ...
 
+    async def use_code(self, folders: Sequence[str]) -> None:
+        """Import the user's modules from these folders, before those of installed packages."""
+        ...
+
     async def give_function(self, sha256: str, data: Buffer) -> None:
         """Make a function known before its first job."""
         ...
@@ -152,6 +156,11 @@ class RunnerProcess:
             raise OSError(f"the runner process did not start: {said}") from error
         await runner._send(ipc.Setup(sys_path=tuple(sys_path)))
         return runner
+
+    async def use_code(self, folders: Sequence[str]) -> None:
+        """Import the user's modules from these folders; see :class:`RunnerPort`."""
+        with contextlib.suppress(OSError):
+            await self._send(ipc.UseCode(folders=tuple(folders)))
 
     async def give_function(self, sha256: str, data: Buffer) -> None:
         """Make a function known before its first job."""

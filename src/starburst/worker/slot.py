@@ -10,7 +10,7 @@ from typing import Protocol
 from starburst.errors import CorruptObject, StarburstError
 from starburst.protocol.chunking import split_evenly
 from starburst.protocol.pack import decode_pack
-from starburst.protocol.records import Failure, Manifest
+from starburst.protocol.records import BatchHeader, Failure, Manifest
 from starburst.protocol.results import Run
 from starburst.protocol.state import SessionState
 from starburst.worker.batch import Held
@@ -57,6 +57,10 @@ class Foreman(Office, Protocol):
         """Start a runner."""
         ...
 
+    async def code_folders(self, layer: str) -> tuple[str, ...]:
+        """Where a code layer's modules are."""
+        ...
+
     async def settle(self) -> None:
         """Wait until the last writes of all chunks that are not worked on any more are done."""
         ...
@@ -76,6 +80,7 @@ class Slot:
         self._next: Held | None = None
         self._runner: RunnerPort | None = None
         self._known: set[str] = set()
+        self._code: str | None = None
         self._job = 0
         self._running = False
         self._kill_at: float | None = None
@@ -196,6 +201,7 @@ class Slot:
         _, first, count = held.batch.frame_of(held.chunk.first)
         try:
             frame = await agent.board.fetch(held)
+            await self._use_code(header)
             await self._give_function(header.function)
         except StarburstError as error:
             while not holding.done:
@@ -258,8 +264,6 @@ class Slot:
         """
         agent, held = self._agent, holding.held
         assert self._runner is not None
-        await self._runner.close()
-        self._known.clear()
         if crash.reason == "timeout":
             limit_s = held.batch.header.timeout_s
             message = f"it ran longer than its timeout of {limit_s:g} s and was stopped"
@@ -276,8 +280,28 @@ class Slot:
                 message = f"its process died each time it ran, {attempts} times: {crash.reason}"
                 failure = Failure(kind="lost", message=message, output=crash.output, attempt=attempts)
                 self._verdict = (task, failure)
-        self._runner = await agent.new_runner()
+        await self._renew_runner()
+        await self._use_code(held.batch.header)
         await self._give_function(held.batch.header.function)
+
+    async def _renew_runner(self) -> None:
+        assert self._runner is not None
+        await self._runner.close()
+        self._known.clear()
+        self._code = None
+        self._runner = await self._agent.new_runner()
+
+    async def _use_code(self, header: BatchHeader) -> None:
+        """See that the runner imports the submission's code: one that has imported other code cannot unlearn it."""
+        code = header.layer or header.edition
+        if code == self._code:
+            return
+        if self._code is not None:
+            await self._renew_runner()
+        assert self._runner is not None
+        if header.layer:
+            await self._runner.use_code(await self._agent.code_folders(header.layer))
+        self._code = code
 
     def _apply_verdict(self, holding: Holding) -> None:
         """The task that was judged fails when its turn comes, unless another worker was not dead and finished it."""
