@@ -1,11 +1,7 @@
 """A registry with the worker image, a podman with a storage of its own, and an account whose tasks are containers."""
 
 import shlex
-import shutil
-import subprocess
 import sys
-import tempfile
-from pathlib import Path
 
 import boto3
 import pytest
@@ -13,6 +9,7 @@ import pytest
 from cloud import Cloud
 from helpers import eventually
 from oci_registry import OciRegistry
+from podman import own_podman
 from starburst import __version__
 from starburst.aws.names import REPOSITORY
 from starburst.client import pool as pools
@@ -73,22 +70,9 @@ def registry(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def podman():
-    """The podman command, with a storage of its own; it wants its folder's name to have less than 50 characters."""
-    folder = Path(tempfile.mkdtemp(prefix="sb-"))
-    storage = [f"--storage-driver={_storage_driver(folder / 'probe')}"]
-    if storage == ["--storage-driver=overlay"]:
-        storage += ["--storage-opt=overlay.skip_mount_home=true"]  # no mount outlives a run that is killed
-    command = [
-        "podman",
-        f"--root={folder / 'root'}",
-        f"--runroot={folder / 'run'}",
-        "--runtime=runc",
-        *storage,
-    ]
-    yield shlex.join(command)
-    for verb in (["rm", "--all", "--force", "--time=0"], ["rmi", "--all", "--force"]):
-        subprocess.run([*command, *verb], check=True, capture_output=True)
-    shutil.rmtree(folder, ignore_errors=True)
+    """The podman command, with a storage of its own."""
+    with own_podman() as command:
+        yield shlex.join(command)
 
 
 @pytest.fixture(scope="session")
@@ -101,13 +85,6 @@ def cloud(tmp_path_factory, registry, podman):
         yield account
     finally:
         account.aws.stop()
-
-
-def _storage_driver(folder):
-    """The one that podman takes by itself where ``folder`` is; it leaves traces, so its storage is another one."""
-    command = ["podman", f"--root={folder / 'root'}", f"--runroot={folder / 'run'}", "info"]
-    command += ["--format={{.Store.GraphDriverName}}"]
-    return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
 
 
 @pytest.fixture(autouse=True)

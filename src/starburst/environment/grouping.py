@@ -175,10 +175,8 @@ def _of_metadata(name: str) -> str:
 
 def _source_of(name: str) -> str:
     """``a/b.py`` for ``a/__pycache__/b.cpython-311.pyc``; any other name as it is."""
-    folder, _, file = name.rpartition("/__pycache__/") if "/__pycache__/" in f"/{name}" else ("", "", "")
-    if not file and name.startswith("__pycache__/"):
-        file = name.removeprefix("__pycache__/")
-    return posixpath.join(folder, f"{file.split('.')[0]}.py") if file else name
+    folder, compiled, file = f"/{name}".rpartition("/__pycache__/")
+    return f"{folder}/{file.split('.')[0]}.py".lstrip("/") if compiled else name
 
 
 def _distribution(owner: str) -> str:

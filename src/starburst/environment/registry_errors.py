@@ -63,7 +63,7 @@ def unreachable(host: str, doing: str, reason: str) -> EnvironmentBuildError:
         hint = _AGAIN
     else:
         hint = f"check the network, HTTPS_PROXY and the registry's name, then {_AGAIN}"
-    return EnvironmentBuildError(f"the registry {host} did not do it ({doing}): {reason}", hint=hint)
+    return EnvironmentBuildError(f"the registry {host} could not be asked {doing}: {reason}", hint=hint)
 
 
 def _way_out(host: str, refusal: Refusal) -> str:

@@ -255,11 +255,13 @@ class RegistryHttp:
                 target = urllib.parse.urljoin(url, response.headers.get("Location", ""))
                 self._read(response)
                 if url.startswith("https:") and not target.startswith("https:"):
-                    raise unreachable(self.host, "a redirect", f"it leads from HTTPS to {_origin(target)}")
+                    raise unreachable(
+                        self.host, "to follow a redirect", f"it leads from HTTPS to {_origin(target)}"
+                    )
                 url = target
             else:
                 return response
-        raise unreachable(self.host, "redirects", "they do not end")
+        raise unreachable(self.host, "to follow redirects", "they do not end")
 
     def _send(self, request: _Request, headers: Mapping[str, str]) -> BaseHTTPResponse:
         body = request.body() if callable(request.body) else request.body
@@ -300,16 +302,14 @@ class RegistryHttp:
 
     def _token(self, realm: str, challenge: Challenge, scope: str) -> str:
         if self.root.startswith("https:") and not realm.startswith("https:"):
-            raise unreachable(
-                self.host, "logging in", f"it wants the password without encryption, at {realm}"
-            )
+            raise unreachable(self.host, "to log in", f"it wants the password without encryption, at {realm}")
         parameters = {"scope": scope}
         if service := challenge.parameters.get("service"):
             parameters["service"] = service
         headers = {"Authorization": self._credentials.basic()} if self._credentials else {}
         separator = "&" if "?" in realm else "?"
         url = f"{realm}{separator}{urllib.parse.urlencode(parameters)}"
-        patience = Patience(self.host, "logging in", self.sleep)
+        patience = Patience(self.host, "to log in", self.sleep)
         while True:
             try:
                 response = self._send(_Request("GET", url), headers)
@@ -320,7 +320,7 @@ class RegistryHttp:
             token = token_of(answer.data) if answer.status == 200 else ""
             if not token:
                 refusal = Refusal.of(answer.status, answer.data)
-                raise refused(self.host, scope.split(":")[1], "logging in", refusal)
+                raise refused(self.host, scope.split(":")[1], "to log in", refusal)
             return token
 
     def _read(self, response: BaseHTTPResponse) -> Answer:
@@ -338,7 +338,7 @@ class RegistryHttp:
     def _later(self, error: Exception) -> Exception:
         """What a failed request means: trying again, or the error itself."""
         if isinstance(error, exceptions.SSLError):
-            return unreachable(self.host, "a connection", str(error))
+            return unreachable(self.host, "anything", str(error))
         unheard = isinstance(error, exceptions.NewConnectionError | exceptions.ConnectTimeoutError)
         return Later(str(error) or type(error).__name__, unheard=unheard)
 
