@@ -244,23 +244,26 @@ class _Picker:
             if not known or (root.only is not None and top not in root.only):
                 continue
             name = f"{number}/{relative}{end}"
-            inner = file[len(root.path) + 1 :].split("/")[:-1]
-            folders = [f"{root.path}/{'/'.join(inner[: i + 1])}" for i in range(len(inner))]
             real = os.path.realpath(file)
-            if name in self.files or any(map(is_never_folder, folders)) or _is_never(file):
+            if name in self.files or _is_in_never(file, root.path) or _is_never(file):
                 continue
             if _is_within(real, self.home) and not self.project.excludes(file, folder=False):
                 self._add(name, file)
 
     def _take_included(self, root: Root, number: str, path: str, chain: tuple[str, ...]) -> None:
         """What ``include`` names in this root travels, but for what never may."""
-        if not _is_within(path, root.path) or not _is_within(os.path.realpath(path), self.home):
+        real = os.path.realpath(path)
+        if (
+            not _is_within(path, root.path)
+            or not _is_within(real, self.home)
+            or _is_in_never(path, root.path)
+        ):
             return
         if os.path.isdir(path):  # noqa: PTH112
-            if not is_never_folder(path) and os.path.realpath(path) not in chain:
+            if not is_never_folder(path) and real not in chain:
                 for each in _listed(path):
-                    self._take_included(root, number, each.path, (*chain, os.path.realpath(path)))
-        elif not _is_never(path) and not _is_never(os.path.realpath(path)):
+                    self._take_included(root, number, each.path, (*chain, real))
+        elif not _is_never(path) and not _is_never(real):
             self._add(f"{number}/{path[len(root.path) + 1 :]}", path)
 
     def _leave_out(self, path: str, real: str) -> None:
@@ -307,6 +310,16 @@ def _listed(folder: str) -> list[os.DirEntry[str]]:
 
 def _is_never(path: str) -> bool:
     return is_never_file(os.path.basename(path))  # noqa: PTH119
+
+
+def _is_in_never(path: str, top: str) -> bool:
+    """Whether one of the folders between a folder and a file in it may not travel."""
+    above = os.path.dirname(path)  # noqa: PTH120
+    while len(above) > len(top):
+        if is_never_folder(above):
+            return True
+        above = os.path.dirname(above)  # noqa: PTH120
+    return False
 
 
 def _is_within(path: str, folder: str) -> bool:

@@ -6,6 +6,7 @@ import ast
 import contextlib
 import dis
 import importlib.metadata
+import importlib.util
 import io
 import pickle
 import re
@@ -293,11 +294,20 @@ def _is_type_checking(test: ast.expr) -> bool:
 def _packages_of(module: str) -> list[str]:
     """The installed packages that have a module; of a name that several share, those with that very part of it."""
     packages = sorted(set(_distributions().get(module.partition(".")[0], ())))
-    if len(packages) < 2 or "." not in module:
+    if "." not in module or not (len(packages) > 1 or _is_namespace(module.partition(".")[0])):
         return packages
     place = module.replace(".", "/")
     exact = [name for name in packages if any(_is_at(str(file), place) for file in _files_of(name))]
-    return exact or packages
+    return exact if exact or _is_namespace(module.partition(".")[0]) else packages
+
+
+def _is_namespace(top: str) -> bool:
+    """Whether a name is one that packages share, such as ``google``: a folder without a file of its own."""
+    try:
+        spec = importlib.util.find_spec(top)
+    except (ImportError, ValueError):
+        return False
+    return spec is not None and spec.origin is None
 
 
 def _is_at(file: str, place: str) -> bool:
