@@ -224,6 +224,26 @@ def test_several_builds_at_once(tmp_path):
     assert not list((tmp_path / "layers").glob("*.part"))
 
 
+THREADS = """
+import os, sys
+from pathlib import Path
+from starburst.environment.layers import pack
+os.cpu_count = lambda: int(sys.argv[3])
+print(*(layer.digest for layer in pack(Path(sys.argv[1]), Path(sys.argv[2]))))
+"""
+
+
+def test_the_number_of_processors_does_not_show(tmp_path):
+    folder = tmp_path / "environment"
+    text = "".join(f"{number * 7919 % 104729}\n" for number in range(1_500_000)).encode()
+    add_distribution(folder, "numbers", "1.0", {"numbers.txt": text * 2})
+    found = set()
+    for count in ("1", "2", "4"):
+        command = [sys.executable, "-c", THREADS, str(folder), str(tmp_path / count), count]
+        found.add(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+    assert len(found) == 1
+
+
 def test_prune(tmp_path):
     folder, into = big_environment(tmp_path / "environment"), tmp_path / "layers"
     layers = pack(folder, into)

@@ -118,6 +118,16 @@ def test_blobs_are_fetched_from_another_host_without_the_password(oci, tmp_path)
     assert (tmp_path / "blob").read_bytes() == blob.open().read()
 
 
+def test_redirects_that_do_not_end(oci, tmp_path):
+    with behind_proxy(oci) as (proxy, registry):
+        proxy.faults = [
+            Fault("GET", "blobs/sha", times=100, answer=(307, {"Location": "/v2/a/blobs/sha256:1"}, b""))
+        ]
+        with pytest.raises(EnvironmentBuildError, match="they do not end"):
+            registry.download_blob("worker", "sha256:" + "0" * 64, 10, tmp_path / "blob")
+        assert len(proxy.requests) < 10
+
+
 @pytest.mark.parametrize("status", [429, 500, 502, 503])
 def test_a_busy_registry_is_asked_again(oci, status, tmp_path):
     blob = noise(3 * MB)

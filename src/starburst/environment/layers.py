@@ -87,11 +87,13 @@ def pack(
     """
     groups = group(scan(folder))
     threads = min(_MAX_THREADS, os.cpu_count() or 1)
+    # Each thread of a compressor holds some 15 MB.
+    each = threads if len(groups) == 1 else -(-threads // 2)
     with writing(into):
         into.mkdir(parents=True, exist_ok=True)
         with ThreadPoolExecutor(threads) as pool:
             jobs = [
-                pool.submit(_layer, name, entries, into, prefix=prefix.strip("/"), compression=compression)
+                pool.submit(_layer, name, entries, into, prefix.strip("/"), compression, threads=each)
                 for name, entries in groups.items()
             ]
             try:
@@ -143,14 +145,16 @@ def _free(folder: Path) -> str:
     return f"{shutil.disk_usage(existing).free / 1e6:,.0f} MB"
 
 
-def _layer(name: str, entries: list[Entry], into: Path, *, prefix: str, compression: Compression) -> Layer:
+def _layer(
+    name: str, entries: list[Entry], into: Path, prefix: str, compression: Compression, *, threads: int
+) -> Layer:
     key = _key(entries, prefix, compression)
     path, about = into / f"{key}.layer", into / f"{key}.json"
     if known := _known(path, about, name):
         return known
     with tempfile.NamedTemporaryFile(dir=into, prefix=f"{key[:16]}-", suffix=".part", delete=False) as file:
         try:
-            inner, outer = _write(entries, file, prefix=prefix, compression=compression)
+            inner, outer = _write(entries, file, prefix, compression, threads)
             file.flush()
             size = file.tell()
             # Two builds at once: both write the same, the later one wins.
@@ -212,11 +216,11 @@ def _describe(about: Path, layer: Layer) -> None:
 
 
 def _write(
-    entries: list[Entry], file: IO[bytes], *, prefix: str, compression: Compression
+    entries: list[Entry], file: IO[bytes], prefix: str, compression: Compression, threads: int
 ) -> tuple[str, str]:
     """Write the archive; returns the digests of what went into the compressor and of what came out."""
     outer = _Hashing(file)
-    with _compressor(outer, compression, sum(entry.size_bytes for entry in entries)) as stream:
+    with _compressor(outer, compression, threads) as stream:
         inner = _Hashing(stream)
         with tarfile.TarFile(
             fileobj=inner,  # type: ignore[arg-type]  # it only writes and tells
@@ -237,7 +241,7 @@ class _Writer(Protocol):
 
 
 def _compressor(
-    outer: _Hashing, compression: Compression, size_bytes: int
+    outer: _Hashing, compression: Compression, threads: int
 ) -> contextlib.AbstractContextManager[_Writer]:
     if compression == "gzip":
         return gzip.GzipFile(
@@ -250,7 +254,6 @@ def _compressor(
     import zstandard
 
     # One thread or more, never none: the bytes depend on that, not on the number.
-    threads = min(_MAX_THREADS, os.cpu_count() or 1) if size_bytes > _COPY_BYTES else 1
     compressor = zstandard.ZstdCompressor(level=_ZSTD_LEVEL, threads=threads)
     return compressor.stream_writer(outer, closefd=False)  # type: ignore[arg-type]  # it is only written to
 

@@ -184,10 +184,6 @@ class Registry:
         )
         return answer.status == 201
 
-    def upload_file(self, repository: str, path: Path, digest: str, size_bytes: int) -> None:
-        """Send a file as a blob."""
-        self.upload_blob(repository, Blob(digest, size_bytes, lambda: path.open("rb")))
-
     def upload_blob(
         self, repository: str, blob: Blob, *, progress: Callable[[int], object] = lambda _: None
     ) -> None:

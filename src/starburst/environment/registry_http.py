@@ -133,7 +133,8 @@ class RegistryHttp:
         insecure_http: bool,
         sleep: Callable[[float], object],
     ) -> None:
-        plain = insecure_http or host.startswith(_LOOPBACK)
+        loopback = host.startswith(_LOOPBACK)
+        plain = insecure_http or loopback
         self.host = host
         self.sleep = sleep
         self.root = f"{'http' if plain else 'https'}://{host}"
@@ -144,7 +145,7 @@ class RegistryHttp:
         timeout = urllib3.Timeout(connect=_CONNECT_S, read=_ANSWER_S)
         proxy = urllib.request.getproxies().get("http" if plain else "https")
         name = host.rpartition("]")[0].lstrip("[") or host.partition(":")[0]
-        if proxy and not urllib.request.proxy_bypass(name):
+        if proxy and not loopback and not urllib.request.proxy_bypass(name):
             self._pool: urllib3.PoolManager = urllib3.ProxyManager(
                 proxy, maxsize=8, timeout=timeout, retries=False, blocksize=_PIECE_BYTES
             )
