@@ -250,10 +250,16 @@ def test_prune(tmp_path):
     assert prune(into, keep_bytes=0) == 0  # all were used just now
     for age, layer in enumerate(layers):
         os.utime(layer.path, (1e9 - age, 1e9 - age))
+    (into / "base-x").mkdir()
+    (into / "base-x" / "layer").write_bytes(b"x")
+    for name in ("killed.part", "base-x"):
+        (into / name).touch()
+        os.utime(into / name, (1e9, 1e9))
+    (into / "young.part").touch()
     oldest = layers[-1]
     total = sum(layer.size_bytes for layer in layers)
     assert prune(into, keep_bytes=total - 1) == oldest.size_bytes
-    assert sorted(path.suffix for path in into.iterdir()) == [".json"] * 3 + [".layer"] * 3
+    assert sorted(path.suffix for path in into.iterdir()) == [".json"] * 3 + [".layer"] * 3 + [".part"]
     assert [layer.cached for layer in pack(folder, into)] == [True, True, True, False]
 
 

@@ -114,6 +114,9 @@ def prune(into: Path, *, keep_bytes: int, unused_s: float = 86_400.0) -> int:
     layers = sorted((path.stat().st_mtime, path.stat().st_size, path) for path in into.glob("*.layer"))
     total, removed = sum(size for _, size, _ in layers), 0
     before = time.time() - unused_s
+    for path in (*into.glob("*.part"), *into.glob("base-*/")):  # of builds that were killed
+        if path.stat().st_mtime < before:
+            shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
     for used_at, size, path in layers:
         if total - removed <= keep_bytes or used_at > before:
             break
