@@ -8,11 +8,14 @@ import os
 import threading
 import warnings
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from starburst.environment.code import CodeArchive, CodeTree, archive, collect
 from starburst.environment.code_roots import find_roots, loaded_modules
-from starburst.environment.preflight import Missing, missing, needed_modules
 from starburst.errors import EnvironmentBuildError
+
+if TYPE_CHECKING:  # on this machine nothing travels: these and what they import would only cost time
+    from starburst.environment.code import CodeArchive, CodeTree
+    from starburst.environment.preflight import Missing
 
 __all__ = ["Code", "OwnCode", "check_modules"]
 
@@ -62,6 +65,9 @@ class OwnCode:
         return await asyncio.to_thread(self._look, function)
 
     def _look(self, function: bytes) -> Code:
+        from starburst.environment.code import archive, collect
+        from starburst.environment.preflight import needed_modules
+
         with self._lock:
             names = needed_modules(function)
             tree = collect(find_roots(), loaded=loaded_modules(), names=names)
@@ -92,6 +98,8 @@ def check_modules(function: bytes, provided: frozenset[str], tree: CodeTree | No
     Raises:
         EnvironmentBuildError: With each module and its fix.
     """
+    from starburst.environment.preflight import missing, needed_modules
+
     found = missing(needed_modules(function, tree), provided, tree)
     if found:
         raise EnvironmentBuildError(

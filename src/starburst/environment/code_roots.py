@@ -85,17 +85,22 @@ def loaded_modules(modules: Mapping[str, ModuleType] | None = None) -> dict[str,
     """Imported modules that are neither installed nor the standard library's nor ours, with their files."""
     found: dict[str, str] = {}
     for name, module in list((sys.modules if modules is None else modules).items()):
-        file = getattr(module, "__file__", None)
+        known = getattr(module, "__dict__", {})  # a lazy module must not be made to load by this
+        file = known.get("__file__")
         if (
             isinstance(file, str)
+            and _is_own(file)
             and name not in ("__main__", "__mp_main__")
             and name.partition(".")[0] != _OURS
-            and getattr(module, "__name__", None) == name
-            and os.path.isabs(file)  # noqa: PTH117
-            and not is_installed(os.path.dirname(file))  # noqa: PTH120
+            and known.get("__name__") == name
         ):
             found[name] = file
     return found
+
+
+@lru_cache(maxsize=100_000)
+def _is_own(file: str) -> bool:
+    return os.path.isabs(file) and not is_installed(os.path.dirname(file))  # noqa: PTH117, PTH120
 
 
 @lru_cache(maxsize=4096)

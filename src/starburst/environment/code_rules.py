@@ -5,15 +5,15 @@ from __future__ import annotations
 import fnmatch
 import os
 import re
-import tomllib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
-
-import pathspec
+from typing import TYPE_CHECKING, Any
 
 from starburst.errors import EnvironmentBuildError
+
+if TYPE_CHECKING:
+    from pathspec import GitIgnoreSpec
 
 __all__ = ["GitRules", "ProjectRules", "is_never_file", "is_never_folder", "project_of"]
 
@@ -77,7 +77,7 @@ class GitRules:
     """
 
     def __init__(self, folder: str) -> None:
-        self._specs: dict[str, pathspec.GitIgnoreSpec | None] = {}
+        self._specs: dict[str, GitIgnoreSpec | None] = {}
         self.top = next(
             (str(p) for p in (Path(folder), *Path(folder).parents) if (p / ".git").exists()), folder
         )
@@ -100,10 +100,10 @@ class GitRules:
                     return said
         return False
 
-    def _read(self, folder: str) -> pathspec.GitIgnoreSpec | None:
+    def _read(self, folder: str) -> GitIgnoreSpec | None:
         try:
             lines = Path(folder, ".gitignore").read_text(errors="replace").splitlines()
-            spec = pathspec.GitIgnoreSpec.from_lines(lines)
+            spec = _spec_of(lines)
         except (OSError, ValueError):  # Git, too, passes over what it cannot read
             spec = None
         self._specs[folder] = spec
@@ -128,7 +128,7 @@ class ProjectRules:
         table = {} if project is None else _starburst_table(project / "pyproject.toml")
         self._exclude = _lines(project, table, "exclude")
         self._include = _lines(project, table, "include")
-        self._spec = pathspec.GitIgnoreSpec.from_lines(self._exclude) if self._exclude else None
+        self._spec = _spec_of(self._exclude) if self._exclude else None
 
     def excludes(self, path: str, *, folder: bool) -> bool:
         """Whether ``exclude`` names a path."""
@@ -153,6 +153,12 @@ def project_of(folder: Path) -> Path | None:
     return None
 
 
+def _spec_of(lines: Iterable[str]) -> GitIgnoreSpec:
+    from pathspec import GitIgnoreSpec  # not before it is needed: on this machine nothing travels
+
+    return GitIgnoreSpec.from_lines(lines)
+
+
 def _starburst_table(path: Path) -> dict[str, Any]:
     try:
         found = os.stat(path)  # noqa: PTH116
@@ -165,6 +171,8 @@ def _starburst_table(path: Path) -> dict[str, Any]:
 
 @lru_cache(maxsize=32)
 def _read_table(path: str, mtime_ns: int, size_bytes: int) -> dict[str, Any]:  # noqa: ARG001 - they are the version
+    import tomllib
+
     try:
         table = tomllib.loads(Path(path).read_text()).get("tool", {}).get("starburst", {})
     except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
