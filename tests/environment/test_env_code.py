@@ -143,12 +143,12 @@ def test_a_secret_does_not_travel_under_another_name(tmp_path, name):
 
 def test_gitignore_counts_from_the_top_of_the_checkout(tmp_path):
     (tmp_path / ".git").mkdir()
-    write(tmp_path, ".gitignore", text="*.log\n/work/pkg/big/\n")
+    write(tmp_path, ".gitignore", text="*.log\n/job/pkg/big/\n")
     write(
-        tmp_path / "work", "main.py", "pkg/__init__.py", "pkg/run.log", "pkg/big/array.py", "pkg/sub/keep.log"
+        tmp_path / "job", "main.py", "pkg/__init__.py", "pkg/run.log", "pkg/big/array.py", "pkg/sub/keep.log"
     )
-    write(tmp_path / "work/pkg/sub", ".gitignore", text="!keep.log\n")
-    assert names_of(tmp_path / "work") == ["0/main.py", "0/pkg/__init__.py", "0/pkg/sub/keep.log"]
+    write(tmp_path / "job/pkg/sub", ".gitignore", text="!keep.log\n")
+    assert names_of(tmp_path / "job") == ["0/main.py", "0/pkg/__init__.py", "0/pkg/sub/keep.log"]
 
 
 def test_an_ignored_module_that_the_program_has_imported_travels(tmp_path):

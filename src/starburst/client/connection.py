@@ -190,7 +190,9 @@ class Connection:
         """Write a submission; returns its number. A client that dies on the way leaves all of it or nothing."""
         self.check_python()
         code = await self.code.look(packed.function)
-        await asyncio.gather(self._put_code(code), self.put_objects(packed), self._put_function(packed))
+        await self._put_code(code)
+        await self.put_objects(packed)
+        await self._put_function(packed)
         header = structs.replace(header, layer=code.layer, edition=code.edition)
         body = encode_pack(header, packed.frames, compress=self.store.compresses)
         seq = await publish_batch(self.store, self.keys, lambda _: body, next_seq=self._next_seq)
