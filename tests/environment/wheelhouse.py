@@ -104,7 +104,8 @@ class _Handler(BaseHTTPRequestHandler):
             200 if links else 404, f"<!DOCTYPE html><html><body>{links}</body></html>".encode(), "text/html"
         )
 
-    do_HEAD = do_GET
+    def do_HEAD(self):
+        self.do_GET()
 
     @staticmethod
     def _named(path):

@@ -19,10 +19,7 @@ _LOGIN = re.compile(r"(?<=://)[^/@\s'\"#?]+@")
 _LOGIN_OF = re.compile(r"\w://([^/@\s'\"#?]+)@([^/\s'\"#?]+)")
 _VARIABLE = re.compile(r"\$\{([A-Z0-9_]+)\}")
 
-_UV_VARIABLES = (
-    *("UV_INDEX", "UV_DEFAULT_INDEX", "UV_INDEX_URL", "UV_EXTRA_INDEX_URL", "UV_FIND_LINKS", "UV_NO_INDEX"),
-    "UV_OFFLINE",
-)
+_UV_VARIABLES = ("UV_INDEX", "UV_DEFAULT_INDEX", "UV_INDEX_URL", "UV_EXTRA_INDEX_URL", "UV_FIND_LINKS")
 _UV_SETTINGS = {"index", "index-url", "extra-index-url", "find-links", "no-index"}
 
 
@@ -50,14 +47,20 @@ class Access:
         login = self.logins.get(host)
         return url.replace(f"://{host}", f"://{login}@{host}", 1) if login else url
 
+    def arguments(self, folder: Path) -> list[str]:
+        """For uv, beside the variables: what it has no variable for."""
+        return ["--no-index"] if self._completed(folder).no_index else []
+
+    def _completed(self, folder: Path) -> Access:
+        return self if uv_has_settings(folder) else _joined(self, pip_settings())
+
     def environment(self, folder: Path) -> dict[str, str]:
         """Variables for uv: these indexes; pip's where uv has no settings of its own in this folder."""
-        base = self if uv_has_settings(folder) else _joined(self, pip_settings())
+        base = self._completed(folder)
         variables = {
             "UV_DEFAULT_INDEX": base.default_index,
             "UV_INDEX": " ".join(base.indexes),
             "UV_FIND_LINKS": ",".join(base.find_links),
-            "UV_NO_INDEX": "1" if base.no_index else "",
         }
         found = {name: value for name, value in variables.items() if value}
         for name in ("UV_INDEX", "UV_FIND_LINKS"):

@@ -64,7 +64,7 @@ async def _install(lock: Lock, folder: Path, scratch: Path, steps: Steps, step: 
         "--requirements",
         "-",
     ]
-    command += target_arguments(lock.platform)
+    command += target_arguments(lock.platform) + lock.access.arguments(lock.folder)
     environment = lock.access.environment(lock.folder)
     wanting: dict[str, UvFailed] = {}
     while wheels := [line for name, line in lines.items() if name not in sources]:

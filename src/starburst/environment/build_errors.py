@@ -19,7 +19,7 @@ _UNKNOWN = re.compile(_NAME + r" was not found in the (?:package registry|provid
 _OTHER_PYTHON = re.compile(r"does not satisfy Python(\S+) and " + _PACKAGE)
 _DEPENDS_ON_PYTHON = re.compile(_PACKAGE + r" depends on Python(\S+?)[,. ]")
 _AVAILABLE = re.compile(
-    r"(?:on the following platforms?:|only found wheels for .*? implementation tags?:) (.*?)(?: hint:|$)"
+    r"(?:on the following platforms?|with the following [A-Za-z ]*tags?): (.*?)(?: hint:|$)"
 )
 _BUILD = re.compile(r"Failed to (?:download and )?build `([^`]+)`")
 _HASH = re.compile(r"Hash mismatch for `([^`]+)`")

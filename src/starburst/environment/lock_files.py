@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tomllib
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -28,8 +29,6 @@ from starburst.environment.uv import UvFailed, run_uv
 from starburst.errors import EnvironmentBuildError
 
 __all__ = ["check_python", "file_requirement", "pylock", "read_toml", "uv_lock"]
-
-_USUAL_INDEX = "https://pypi.org/simple"
 
 
 async def uv_lock(
@@ -136,7 +135,7 @@ def _locked(
     check_python(str(content.get("requires-python", "")), platform, path.name)
     requirements: list[Requirement] = []
     editables: list[Path] = []
-    indexes: dict[str, None] = {}
+    indexes: Counter[str] = Counter()
     logins: dict[str, str] = {}
     for package in content.get("packages", []):
         name = normalized(str(package.get("name", "")))
@@ -150,10 +149,11 @@ def _locked(
         requirement = _requirement(package, name, path)
         requirements.append(requirement)
         index = str(package.get("index", ""))
-        if requirement.source == FROM_INDEX and index and index.rstrip("/") != _USUAL_INDEX:
-            indexes[index] = None
-    pages = tuple(index for index in indexes if not index.startswith("file:"))
-    folders = tuple(unquote(urlsplit(index).path) for index in indexes if index.startswith("file:"))
+        if requirement.source == FROM_INDEX and index:
+            indexes[index] += 1
+    further = _beside_the_usual(indexes, path)
+    pages = tuple(index for index in further if not index.startswith("file:"))
+    folders = tuple(unquote(urlsplit(index).path) for index in further if index.startswith("file:"))
     return Lock.of(
         platform,
         requirements,
@@ -162,6 +162,22 @@ def _locked(
         editables=editables,
         access=Access(indexes=pages, find_links=folders, logins=logins),
     )
+
+
+def _beside_the_usual(indexes: Counter[str], path: Path) -> list[str]:
+    """Indexes that have to be asked beside the one that uv or pip are set to here, which may be a mirror of the lock's.
+
+    The lock's usual one is that of most packages, unless the project uses it for chosen packages only.
+    """
+    project = path.parent / "pyproject.toml"
+    settings = read_toml(project).get("tool", {}).get("uv", {}).get("index", []) if project.is_file() else []
+    explicit = {str(entry.get("url", "")) for entry in settings if entry.get("explicit")}
+    counts = Counter(
+        {index: count for index, count in indexes.items() if without_login(index) not in explicit}
+    )
+    usual = {index for index, count in counts.items() if count == max(counts.values()) and "://" in index}
+    dropped = usual if len(usual) == 1 and not next(iter(usual)).startswith("file:") else set()
+    return [index for index in indexes if index not in dropped]
 
 
 def _applies(

@@ -93,6 +93,7 @@ async def _resolved(
                 [
                     *("pip", "compile", "-", "--constraints", str(pins), "--no-header", "--no-annotate"),
                     *target_arguments(lock.platform),
+                    *lock.access.arguments(lock.folder),
                 ],
                 steps,
                 cwd=lock.folder,
@@ -102,7 +103,7 @@ async def _resolved(
         except UvFailed:
             raise EnvironmentBuildError(
                 f"{lock.source_name} does not go with starburst: {conflict}",
-                hint="add starburst-cloud to the project's dependencies and lock it again",
+                hint="add starburst-cloud[aws] to the project's dependencies and lock it again",
             ) from None
     needs = (Needed(line) for line in text.splitlines() if line.strip() and not line.lstrip().startswith("#"))
     return {

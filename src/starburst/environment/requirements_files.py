@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import re
@@ -38,8 +39,8 @@ async def requirements_lock(
 ) -> Lock:
     """The packages of a requirements file and what they need in turn, in exact versions.
 
-    With ``worker`` they go with what starburst needs. Resolved once: as long as the file, those that it includes, the
-    platform and starburst stay, so do the versions.
+    With ``worker`` they go with what starburst needs, if possible in the versions that run here. Resolved once: as
+    long as the file, those that it includes, the platform and starburst stay, so do the versions.
 
     Raises:
         EnvironmentBuildError: There is no set of versions that fits, or a file cannot be read.
@@ -73,23 +74,33 @@ async def _resolve(
     hashed: bool,
 ) -> str:
     arguments = ["pip", "compile", str(path), *(["-"] if needs else []), "--no-header", "--no-annotate"]
-    arguments += target_arguments(platform) + (["--generate-hashes"] if hashed else [])
+    arguments += [*target_arguments(platform), *access.arguments(path.parent)]
+    arguments += ["--generate-hashes"] if hashed else []
     environment = access.environment(path.parent)
-    if constraints := pip_constraints(path.parent):
-        environment.setdefault("UV_CONSTRAINT", constraints)
+    for constraints in (os.environ.get("UV_CONSTRAINT") or pip_constraints(path.parent)).split():
+        arguments += ["--constraints", constraints]
     with tempfile.TemporaryDirectory(prefix="starburst-") as scratch:
-        # What stands in the output file is preferred: of what starburst needs, the versions that run here.
-        preferred = Path(scratch) / "preferred.txt"
-        preferred.write_text("\n".join(pins), encoding="utf-8")
-        try:
-            text = await run_uv(
-                [*arguments, "--output-file", str(preferred)],
+        here = Path(scratch) / "here.txt"
+        here.write_text("\n".join(pins), encoding="utf-8")
+
+        async def resolve(*more: str) -> str:
+            return await run_uv(
+                [*arguments, *more],
                 steps,
                 cwd=path.parent,
                 stdin="\n".join(needs),
                 environment=environment,
                 resolving=True,
             )
+
+        try:
+            if pins:
+                # (As preferences, which uv knows too, these are passed over where one index has them for another
+                # architecture only.)
+                with contextlib.suppress(UvFailed):
+                    return without_login(await resolve("--constraints", str(here)))
+                steps.note("not with the versions of what starburst needs that are here: with any")
+            text = await resolve()
         except UvFailed as error:
             beside = " together with what starburst needs" if needs else ""
             raise explained(error, platform, f"{path.name} cannot be resolved{beside}") from None

@@ -47,9 +47,7 @@ _NOT_OURS = frozenset(
 )
 """Settings of a person's own installations, which would change what is asked for here."""
 
-_KEPT_TO_RESOLVE = frozenset(
-    {"UV_CONSTRAINT", "UV_EXCLUDE_NEWER", "UV_EXCLUDES", "UV_OVERRIDE", "UV_RESOLUTION"}
-)
+_KEPT_TO_RESOLVE = frozenset({"UV_EXCLUDE_NEWER", "UV_EXCLUDES", "UV_OVERRIDE", "UV_RESOLUTION"})
 
 
 class UvFailed(Exception):  # noqa: N818 - told apart by what it says, then raised as an EnvironmentBuildError
