@@ -135,7 +135,8 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _upstream(self, body):
         connection = http.client.HTTPConnection(self.proxy.upstream, timeout=60)
-        kept = {k: v for k, v in self.headers.items() if k.lower() not in ("authorization", "connection")}
+        names = {name for name in self.headers if name.lower() not in ("authorization", "connection")}
+        kept = {name: ", ".join(self.headers.get_all(name)) for name in names}
         connection.request(self.command, self.path, body, kept)
         response = connection.getresponse()
         data = response.read()

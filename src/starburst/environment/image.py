@@ -20,7 +20,7 @@ from starburst.environment.registry import Blob, Manifest, Registry
 from starburst.environment.steps import Step, Steps
 from starburst.errors import EnvironmentBuildError
 
-__all__ = ["Image", "Pushed", "assemble", "push", "tag_of"]
+__all__ = ["Image", "Pushed", "assemble", "push", "tag_of", "with_config"]
 
 _MANIFEST = "application/vnd.oci.image.manifest.v1+json"
 _CONFIG = "application/vnd.oci.image.config.v1+json"
@@ -119,8 +119,12 @@ def assemble(
         *(config.get("history") or [{"created": _CREATED} for _ in base.layers]),
         *({"created": _CREATED, "created_by": f"starburst: {layer.name}"} for layer in layers),
     ]
-    data = _json(config)
-    described = Descriptor(_CONFIG, _sha256(data), len(data))
+    return with_config(base, layers, _json(config))
+
+
+def with_config(base: Base, layers: Sequence[Layer], config: bytes) -> Image:
+    """An image of a base, layers on top of it, and a configuration that was written for them."""
+    described = Descriptor(_CONFIG, _sha256(config), len(config))
     own = [Descriptor(layer.media_type, layer.digest, layer.size_bytes) for layer in layers]
     manifest = _json(
         {
@@ -130,7 +134,7 @@ def assemble(
             "layers": [_descriptor(layer) for layer in (*base.layers, *own)],
         }
     )
-    return Image(base, tuple(layers), data, Manifest(manifest, _MANIFEST, _sha256(manifest)))
+    return Image(base, tuple(layers), config, Manifest(manifest, _MANIFEST, _sha256(manifest)))
 
 
 def push(

@@ -17,7 +17,7 @@ from starburst.clock import backoff_s
 from starburst.environment.registry_auth import Challenge, Credentials, token_of
 from starburst.environment.registry_errors import Refusal, refused, unreachable
 
-__all__ = ["Answer", "Later", "Patience", "RegistryHttp"]
+__all__ = ["LOOPBACK", "Answer", "Later", "Patience", "RegistryHttp"]
 
 _CONNECT_S = 10.0
 _ANSWER_S = 60.0
@@ -28,7 +28,8 @@ _BACKOFF_CAP_S = 8.0
 _RETRY_AFTER_CAP_S = 30.0
 _REDIRECTS = 5
 _PIECE_BYTES = 1 << 18
-_LOOPBACK = ("127.", "localhost", "[::1]")
+LOOPBACK = ("127.", "localhost", "[::1]")
+"""How names of registries on this machine begin; they have no certificates."""
 
 _TROUBLES = (exceptions.HTTPError, HTTPException, OSError)
 
@@ -133,7 +134,7 @@ class RegistryHttp:
         insecure_http: bool,
         sleep: Callable[[float], object],
     ) -> None:
-        loopback = host.startswith(_LOOPBACK)
+        loopback = host.startswith(LOOPBACK)
         plain = insecure_http or loopback
         self.host = host
         self.sleep = sleep
