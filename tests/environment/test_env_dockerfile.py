@@ -297,6 +297,12 @@ def test_archives(config, layers, data, says, tmp_path):
         read_archive(tmp_path / "image.tar", tmp_path / "into", HERE)
 
 
+def test_an_archive_that_is_none(tmp_path):
+    (tmp_path / "image.tar").write_bytes(b"no archive")
+    with pytest.raises(EnvironmentBuildError, match="handed out cannot be read"):
+        read_archive(tmp_path / "image.tar", tmp_path / "into", HERE)
+
+
 def test_a_base_image_that_is_not_there(engines, registry, project, oci):
     (project / "Dockerfile").write_text(f"FROM {oci.address}/nothing:slim\n")
     with pytest.raises(EnvironmentBuildError, match="the base image is not there"):

@@ -137,7 +137,14 @@ def actions(statement):
     return [found] if isinstance(found, str) else found
 
 
-DOCUMENTS = {**ROLES, "setup": people.setup_policy(SCOPE), "jobs": people.job_policy(SCOPE)}
+DOCUMENTS = {
+    **ROLES,
+    "builds": policies.build_policy(SCOPE),
+    "setup": people.setup_policy(SCOPE),
+    "jobs": people.job_policy(SCOPE),
+    "setup-builds": people.setup_builds_policy(SCOPE),
+    "job-builds": people.job_builds_policy(SCOPE),
+}
 
 
 @pytest.mark.parametrize("name", DOCUMENTS)
@@ -170,7 +177,14 @@ def test_peoples_documents_fit_into_a_managed_policy_in_every_partition(region):
         bucket=f"starburst-{'1' * 12}-{region}",
         owner="me",
     )
-    for document in (people.setup_policy(scope), people.job_policy(scope), policies.supervisor_policy(scope)):
+    for document in (
+        people.setup_policy(scope),
+        people.job_policy(scope),
+        people.setup_builds_policy(scope),
+        people.job_builds_policy(scope),
+        policies.supervisor_policy(scope),
+        policies.build_policy(scope),
+    ):
         text = json.dumps(document, separators=(",", ":"))
         assert len(text) <= 6144
         assert {part.split(":")[1] for part in text.split('"') if part.startswith("arn:")} == {partition}

@@ -41,6 +41,7 @@ class Deployment(msgspec.Struct, frozen=True, kw_only=True):
         assign_public_ip: Workers reach AWS by a public address of their own (no NAT or endpoints needed).
         profile: The AWS profile that it was set up with, or None.
         image: The worker image, where the user names one.
+        build_project: The CodeBuild project for images, where remote builds were asked for; else empty.
     """
 
     account: str
@@ -58,6 +59,7 @@ class Deployment(msgspec.Struct, frozen=True, kw_only=True):
     assign_public_ip: bool = True
     profile: str | None = None
     image: str | None = None
+    build_project: str = ""
 
     @property
     def usual_profile(self) -> str | None:

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 __all__ = [
+    "BUILDS_PREFIX",
+    "BUILD_PROJECT",
+    "BUILD_ROLE",
+    "BUILD_STREAM",
     "CLUSTER",
     "CONTAINER",
     "EXECUTION_ROLE",
@@ -35,6 +39,12 @@ CONTAINER = "worker"
 WORKER_FAMILY = "starburst-worker"
 SUPERVISOR_FAMILY = "starburst-supervisor"
 
+BUILD_PROJECT = "starburst-build"
+BUILD_STREAM = "build"
+BUILDS_PREFIX = "builds/"
+"""Where in the bucket the sources of remote builds are, while they run."""
+
+BUILD_ROLE = "starburstCodeBuildRole"
 EXECUTION_ROLE = "starburstECSExecutionRole"
 TASK_ROLE = "starburstECSTaskRole"
 SUPERVISOR_ROLE = "starburstSupervisorRole"

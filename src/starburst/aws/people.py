@@ -1,7 +1,7 @@
-"""The permissions that people need: one document for whoever sets up, one for whoever runs jobs.
+"""The permissions that people need: one document for whoever sets up, one for whoever runs jobs, two for builds.
 
 ``starburst setup --print-policies`` prints them, for the administrator who attaches them to users or roles. A
-customer managed policy may have 6,144 characters; both stay below that.
+customer managed policy may have 6,144 characters; all stay below that.
 """
 
 from __future__ import annotations
@@ -9,6 +9,8 @@ from __future__ import annotations
 from typing import Any
 
 from starburst.aws.names import (
+    BUILD_ROLE,
+    BUILDS_PREFIX,
     CLUSTER,
     EXECUTION_ROLE,
     INSTANCE_ROLE,
@@ -17,8 +19,10 @@ from starburst.aws.names import (
     TASK_ROLE,
 )
 from starburst.aws.policies import (
+    PUSH,
     allow,
     bucket_arn,
+    build_project_arn,
     document,
     families,
     log_group_arn,
@@ -31,21 +35,11 @@ from starburst.aws.policies import (
 )
 from starburst.aws.resource import Scope
 
-__all__ = ["job_policy", "setup_policy"]
+__all__ = ["job_builds_policy", "job_policy", "setup_builds_policy", "setup_policy"]
 
 Document = dict[str, Any]
 
 _TASK_ROLES = [EXECUTION_ROLE, TASK_ROLE, SUPERVISOR_ROLE]
-_PUSH = [
-    "ecr:BatchCheckLayerAvailability",
-    "ecr:BatchGetImage",
-    "ecr:CompleteLayerUpload",
-    "ecr:DescribeImages",
-    "ecr:GetDownloadUrlForLayer",
-    "ecr:InitiateLayerUpload",
-    "ecr:PutImage",
-    "ecr:UploadLayerPart",
-]
 _LOOK = [
     "cloudwatch:GetMetricData",
     "ecr:GetAuthorizationToken",
@@ -165,13 +159,28 @@ def job_policy(scope: Scope) -> Document:
         allow(["ecs:DeregisterTaskDefinition", "ecs:ListTaskDefinition*"], "*"),
         pass_roles(scope, _TASK_ROLES, "ecs-tasks"),
         pass_roles(scope, [INSTANCE_ROLE], "ec2"),
-        allow(_PUSH, repository_arn(scope)),
+        allow(list(PUSH), repository_arn(scope)),
         allow(_LOOK, "*"),
         read_logs(scope),
         allow(["logs:StartQuery", "logs:StartLiveTail"], [log_group_arn(scope), f"{log_group_arn(scope)}:*"]),
         *_capacity_statements(scope),
         # Whoever makes an Auto Scaling group from a launch template must be allowed what the template does.
         allow(_LAUNCH, "*", StringEquals={"aws:RequestedRegion": scope.region}),
+    )
+
+
+def setup_builds_policy(scope: Scope) -> Document:
+    """For whoever runs ``starburst setup --remote-build``, beside the other one."""
+    actions = ["codebuild:BatchGetProjects", "codebuild:*Project"]
+    return document(allow(actions, build_project_arn(scope)), pass_roles(scope, [BUILD_ROLE], "codebuild"))
+
+
+def job_builds_policy(scope: Scope) -> Document:
+    """For whoever has AWS build images, beside the other one; what is to be built goes through the bucket."""
+    actions = ["codebuild:BatchGetBuilds", "codebuild:StartBuild", "codebuild:StopBuild"]
+    return document(
+        allow(actions, build_project_arn(scope)),
+        allow(["s3:PutObject", "s3:DeleteObject"], f"{bucket_arn(scope)}/{BUILDS_PREFIX}*"),
     )
 
 

@@ -9,6 +9,9 @@ from __future__ import annotations
 from typing import Any
 
 from starburst.aws.names import (
+    BUILD_PROJECT,
+    BUILD_STREAM,
+    BUILDS_PREFIX,
     CLUSTER,
     EXECUTION_ROLE,
     LOG_GROUP,
@@ -22,9 +25,13 @@ from starburst.aws.resource import Scope
 
 __all__ = [
     "PREFIX",
+    "PUSH",
     "allow",
     "bucket_arn",
     "bucket_statement",
+    "build_policy",
+    "build_project_arn",
+    "build_sources_policy",
     "document",
     "execution_policy",
     "families",
@@ -46,6 +53,18 @@ Document = dict[str, Any]
 PREFIX = "sessions/"
 """All that workers and supervisors see of the bucket."""
 
+PUSH = (
+    "ecr:BatchCheckLayerAvailability",
+    "ecr:BatchGetImage",
+    "ecr:CompleteLayerUpload",
+    "ecr:DescribeImages",
+    "ecr:GetDownloadUrlForLayer",
+    "ecr:InitiateLayerUpload",
+    "ecr:PutImage",
+    "ecr:UploadLayerPart",
+)
+"""What it takes to put an image into a repository, and to build upon those in it."""
+
 
 def document(*statements: Document) -> Document:
     """Statements as a policy."""
@@ -64,7 +83,8 @@ def trust_policy(service: str, scope: Scope) -> Document:
     Without the condition any customer of that service could have it use our role (the "confused deputy").
 
     Args:
-        service: ``ecs-tasks`` or ``ec2``; EC2 sends no source, its instance profiles are bound to the account.
+        service: ``ecs-tasks``, ``codebuild`` or ``ec2``; EC2 sends no source, its instance profiles
+            are bound to the account.
         scope: Where we are set up.
     """
     domain = "amazonaws.com.cn" if service == "ec2" and scope.partition == "aws-cn" else "amazonaws.com"
@@ -73,10 +93,12 @@ def trust_policy(service: str, scope: Scope) -> Document:
         "Principal": {"Service": f"{service}.{domain}"},
         "Action": "sts:AssumeRole",
     }
-    if service == "ecs-tasks":
+    sources = {"ecs-tasks": "ecs:*:{}:*", "codebuild": f"codebuild:*:{{}}:project/{BUILD_PROJECT}"}
+    if service in sources:
+        source = sources[service].format(scope.account)
         statement["Condition"] = {
             "StringEquals": {"aws:SourceAccount": scope.account},
-            "ArnLike": {"aws:SourceArn": f"arn:{scope.partition}:ecs:*:{scope.account}:*"},
+            "ArnLike": {"aws:SourceArn": f"arn:{scope.partition}:{source}"},
         }
     return document(statement)
 
@@ -162,6 +184,25 @@ def instance_policy(scope: Scope) -> Document:
     )
 
 
+def build_policy(scope: Scope) -> Document:
+    """What a remote build may do: put images into our repository, pull those in it, and tell how it goes."""
+    return document(
+        allow("ecr:GetAuthorizationToken", "*"),
+        allow(list(PUSH), repository_arn(scope)),
+        allow(
+            ["logs:CreateLogStream", "logs:PutLogEvents"],
+            f"{log_group_arn(scope)}:log-stream:{BUILD_STREAM}/*",
+        ),
+    )
+
+
+def build_sources_policy(scope: Scope) -> Document:
+    """What a remote build sees of a bucket: what is to be built."""
+    return document(
+        allow(["s3:GetObject", "s3:GetObjectVersion"], f"{bucket_arn(scope)}/{BUILDS_PREFIX}*"),
+    )
+
+
 def objects_statements(scope: Scope) -> list[Document]:
     """Read, write, list and delete objects of sessions."""
     bucket = bucket_arn(scope)
@@ -187,6 +228,11 @@ def bucket_arn(scope: Scope) -> str:
 def repository_arn(scope: Scope) -> str:
     """The image repository."""
     return scope.arn("ecr", f"repository/{REPOSITORY}")
+
+
+def build_project_arn(scope: Scope) -> str:
+    """The project of remote builds."""
+    return scope.arn("codebuild", f"project/{BUILD_PROJECT}")
 
 
 def log_group_arn(scope: Scope) -> str:

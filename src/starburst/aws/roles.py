@@ -13,7 +13,14 @@ from typing import Any
 
 from starburst.aws import policies
 from starburst.aws.clients import Aws
-from starburst.aws.names import EXECUTION_ROLE, INSTANCE_PROFILE, INSTANCE_ROLE, SUPERVISOR_ROLE, TASK_ROLE
+from starburst.aws.names import (
+    BUILD_ROLE,
+    EXECUTION_ROLE,
+    INSTANCE_PROFILE,
+    INSTANCE_ROLE,
+    SUPERVISOR_ROLE,
+    TASK_ROLE,
+)
 from starburst.aws.resource import MISSING, Scope, State, ask, is_ours, make_sure_ours, same_json
 from starburst.errors import CloudError
 
@@ -26,7 +33,12 @@ _BOUNDARY = "has another permissions boundary"
 
 
 def roles_of(
-    aws: Aws, scope: Scope, *, boundary: str | None = None, fargate_only: bool = False
+    aws: Aws,
+    scope: Scope,
+    *,
+    boundary: str | None = None,
+    fargate_only: bool = False,
+    remote_build: bool = False,
 ) -> list[Role]:
     """Our roles, as they should be.
 
@@ -35,6 +47,7 @@ def roles_of(
         scope: Where we are set up.
         boundary: A policy that limits them, where the account demands one.
         fargate_only: Without the role of EC2 hosts.
+        remote_build: With that of remote builds.
     """
     region, bucket = f"{_POLICY}{scope.region}", f"{_POLICY}{scope.bucket}"
     tasks, hosts = policies.trust_policy("ecs-tasks", scope), policies.trust_policy("ec2", scope)
@@ -55,6 +68,10 @@ def roles_of(
         roles.append(
             Role(aws, scope, INSTANCE_ROLE, hosts, {region: policies.instance_policy(scope)}, boundary)
         )
+    if remote_build:
+        documents = {bucket: policies.build_sources_policy(scope), region: policies.build_policy(scope)}
+        trust = policies.trust_policy("codebuild", scope)
+        roles.append(Role(aws, scope, BUILD_ROLE, trust, documents, boundary))
     return roles
 
 

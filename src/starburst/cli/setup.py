@@ -19,6 +19,7 @@ starburst setup --dry-run                     # what would be made
 starburst setup --region eu-central-1
 starburst setup --check
 starburst setup --fargate-only --bucket my-bucket --yes
+starburst setup --remote-build                # images are built by AWS, too
 starburst setup --print-policies > policies.json"""
 
 
@@ -58,6 +59,9 @@ def setup(
     log_days: Annotated[
         int | None, typer.Option(metavar="N", help="Days for which logs are kept.  [default: 7]")
     ] = None,
+    remote_build: Annotated[
+        bool, typer.Option("--remote-build", help="Let AWS CodeBuild build images with system packages.")
+    ] = False,
     dry_run: DryRun = False,
     yes: Yes = False,
     print_policies: Annotated[
@@ -88,6 +92,7 @@ def setup(
         image=image,
         permissions_boundary=permissions_boundary,
         log_days=log_days,
+        remote_build=remote_build or None,
     )
     if print_policies:
         _print_documents(out, documents_of(engine.run(Blueprint.draw(open_aws(region, profile), choices))))

@@ -49,7 +49,7 @@ def read_archive(
     Raises:
         EnvironmentBuildError: It is not for the platform, or damaged, or there is no space left.
     """
-    with writing(into), tarfile.open(archive) as tar:
+    with writing(into), _opened(archive) as tar:
         into.mkdir(parents=True, exist_ok=True)
         try:
             about = json.loads(_member(tar, "manifest.json").read())[0]
@@ -77,6 +77,16 @@ def read_archive(
         except (KeyError, EOFError, zlib.error, tarfile.TarError) as error:
             raise _damaged(str(error)) from error
     return with_config(below, layers, config)
+
+
+@contextmanager
+def _opened(archive: Path) -> Iterator[tarfile.TarFile]:
+    try:
+        tar = tarfile.open(archive)
+    except tarfile.TarError as error:
+        raise _damaged(str(error)) from error
+    with tar:
+        yield tar
 
 
 def _taken_over(base: Base | None, diff_ids: list[str]) -> Base:

@@ -9,9 +9,11 @@ from dataclasses import dataclass, field
 from starburst.aws.bucket import Bucket
 from starburst.aws.clients import Aws
 from starburst.aws.cluster import Cluster
+from starburst.aws.codebuild import BuildProject
 from starburst.aws.deployment import Deployment, deployment_path, save_deployment
 from starburst.aws.loggroup import LogGroup
 from starburst.aws.names import (
+    BUILD_PROJECT,
     CLUSTER,
     EXECUTION_ROLE,
     INSTANCE_PROFILE,
@@ -76,6 +78,7 @@ def deployment_of_scope(
     fargate_only: bool = False,
     profile: str | None = None,
     image: str | None = None,
+    remote_build: bool = False,
 ) -> Deployment:
     """What the settings keep; all but the network follows from the names."""
     return Deployment(
@@ -94,6 +97,7 @@ def deployment_of_scope(
         assign_public_ip=placement.assign_public_ip if placement else True,
         profile=profile,
         image=image,
+        build_project=BUILD_PROJECT if remote_build else "",
     )
 
 
@@ -145,6 +149,13 @@ class Blueprint:
             and not self.choices.instance_types
         )
 
+    @property
+    def remote_build(self) -> bool:
+        """Whether images can be built by AWS: as chosen, or as it was."""
+        if self.choices.remote_build is not None:
+            return self.choices.remote_build
+        return self.stored is not None and bool(self.stored.build_project)
+
     async def resources(self) -> list[Resource]:
         """All of them, in the order in which they are made.
 
@@ -162,8 +173,12 @@ class Blueprint:
             Bucket(aws, scope),
             Repository(aws, scope),
             LogGroup(aws, scope, self.choices.log_days),
-            *roles_of(aws, scope, boundary=boundary, fargate_only=self.fargate_only),
+            *roles_of(
+                aws, scope, boundary=boundary, fargate_only=self.fargate_only, remote_build=self.remote_build
+            ),
         ]
+        if self.remote_build:
+            found.append(BuildProject(aws, scope, self.clock))
         if not self.fargate_only:
             found.append(InstanceProfile(aws, scope))
         found += [*network, Cluster(aws, scope, self.clock)]
@@ -198,6 +213,7 @@ class Blueprint:
             fargate_only=self.fargate_only,
             profile=self.aws.profile or (stored.profile if stored else None),
             image=self.choices.image or (stored.image if stored else None),
+            remote_build=self.remote_build,
         )
 
     async def _network(self) -> list[Resource]:

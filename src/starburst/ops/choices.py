@@ -35,6 +35,7 @@ class Choices:
         image: The workers' container image.
         permissions_boundary: Limits the roles.
         log_days: How long workers' output is kept.
+        remote_build: Images can be built by AWS.
     """
 
     bucket: str | None = None
@@ -46,6 +47,7 @@ class Choices:
     image: str | None = None
     permissions_boundary: str | None = None
     log_days: int | None = None
+    remote_build: bool | None = None
 
     def __post_init__(self) -> None:
         if self.bucket is not None:

@@ -211,6 +211,7 @@ def setup(
     image: str | None = None,
     permissions_boundary: str | None = None,
     log_days: int | None = None,
+    remote_build: bool | None = None,
     dry_run: bool = False,
 ) -> SetupPlan:
     """Prepare an AWS account for cloud workers: print the plan, then make what is missing.
@@ -233,6 +234,7 @@ def setup(
         image: The workers' container image.
         permissions_boundary: ARN of a policy that limits the roles.
         log_days: How long workers' output is kept; 7 days unless given.
+        remote_build: Let AWS CodeBuild build images with system packages, for people without a container engine.
         dry_run: Print the plan, and do nothing.
 
     Returns:
@@ -254,6 +256,7 @@ def setup(
         image=image,
         permissions_boundary=permissions_boundary,
         log_days=log_days,
+        remote_build=remote_build,
     )
     work = engine.run(Setup.open(choices, region=region, profile=profile))
     try:
@@ -267,10 +270,16 @@ def setup(
 def documents_of(blueprint: Blueprint) -> dict[str, Any]:
     """The permission documents: of people, of the bucket, and of the roles that set-up makes."""
     scope = blueprint.scope
-    roles = roles_of(blueprint.aws, scope, fargate_only=blueprint.fargate_only)
+    remote = blueprint.remote_build
+    roles = roles_of(blueprint.aws, scope, fargate_only=blueprint.fargate_only, remote_build=remote)
+    builds = {
+        "setup-builds": people.setup_builds_policy(scope),
+        "job-builds": people.job_builds_policy(scope),
+    }
     return {
         "setup": people.setup_policy(scope),
         "jobs": people.job_policy(scope),
+        **(builds if remote else {}),
         "bucket": policies.document(policies.bucket_statement(scope)),
         "roles": {role.name: {"trust": role.trust, "policies": dict(role.documents)} for role in roles},
     }

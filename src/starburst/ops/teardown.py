@@ -12,9 +12,10 @@ import msgspec
 from starburst.aws.bucket import Bucket, check_bucket_name
 from starburst.aws.clients import Aws
 from starburst.aws.cluster import Cluster
+from starburst.aws.codebuild import BuildProject
 from starburst.aws.deployment import deployment_path, forget_deployment
 from starburst.aws.loggroup import LogGroup
-from starburst.aws.names import CLUSTER, bucket_name
+from starburst.aws.names import BUILD_ROLE, CLUSTER, bucket_name
 from starburst.aws.repository import Repository
 from starburst.aws.resource import Resource, Scope
 from starburst.aws.roles import InstanceProfile, Role, buckets_of, roles_of
@@ -143,6 +144,7 @@ class Teardown:
         await self._plan_whole(LogGroup(self.aws, self.scope))
         await self._plan_whole(Repository(self.aws, self.scope))
         buckets = await self._buckets()
+        await self._plan_builds()
         await self._plan_roles(buckets)
         await self._plan_network()
         for bucket in buckets:
@@ -229,12 +231,18 @@ class Teardown:
 
     async def _plan_roles(self, buckets: list[Bucket]) -> None:
         await self._plan_whole(InstanceProfile(self.aws, self.scope))
-        for role in roles_of(self.aws, self.scope):
+        for role in roles_of(self.aws, self.scope, remote_build=True):
             # The policies of all our buckets in this region go with it; other regions' stay.
             documents = dict(role.documents)
             if f"starburst-{self.scope.bucket}" in documents:
                 documents |= {f"starburst-{bucket.name}": {} for bucket in buckets}
             await self._plan_role(replace(role, documents=documents))
+
+    async def _plan_builds(self) -> None:
+        """The project of remote builds; where its role is not, it cannot be, and no permission is needed to look."""
+        roles = roles_of(self.aws, self.scope, remote_build=True)
+        if (await next(role for role in roles if role.name == BUILD_ROLE).state()).is_ours:
+            await self._plan_whole(BuildProject(self.aws, self.scope, self.clock))
 
     async def _plan_role(self, role: Role) -> None:
         state = await role.state()

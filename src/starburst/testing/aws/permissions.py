@@ -152,6 +152,19 @@ def _ecr(call: Call, place: Place) -> Iterator[Need]:
             yield Need(place.arn("ecr", f"repository/{name}"))
 
 
+def _codebuild(call: Call, place: Place) -> Iterator[Need]:
+    given = call.parameters
+    names = (
+        given.get("names")
+        or given.get("ids")
+        or [given[each] for each in ("name", "projectName", "id") if each in given]
+    )
+    for name in names:
+        yield Need(place.arn("codebuild", f"project/{str(name).partition(':')[0]}"))
+    if "serviceRole" in given:
+        yield place.pass_role(given["serviceRole"], "codebuild.amazonaws.com")
+
+
 def _ssm(call: Call, place: Place) -> Iterator[Need]:
     given = call.parameters
     for name in given.get("Names") or [given.get("Name") or given.get("Path", "*")]:
@@ -180,6 +193,7 @@ def _kebab(name: str) -> str:
 
 _SERVICES: dict[str, Callable[[Call, Place], Iterator[Need]]] = {
     "autoscaling": _autoscaling,
+    "codebuild": _codebuild,
     "ec2": _ec2,
     "ecr": _ecr,
     "ecs": permissions_ecs.needs,

@@ -100,6 +100,7 @@ _REGIONAL: tuple[tuple[str, str, Any], ...] = (
     ("vpc endpoints", "ec2", lambda backend: backend.vpc_end_points),
     ("vpcs", "ec2", _vpcs),
     ("instances", "ec2", _instances),
+    ("build projects", "codebuild", lambda backend: backend.codebuild_projects),
     ("auto scaling groups", "autoscaling", lambda backend: backend.autoscaling_groups),
     ("schedules", "scheduler", _schedules),
     (

@@ -13,7 +13,18 @@ from pathlib import Path
 
 from werkzeug.serving import ThreadedWSGIServer
 
-from starburst.testing.aws import default_network, ec2, ecs, gate, lifecycle, limits, prices, quotas, verbs
+from starburst.testing.aws import (
+    codebuild,
+    default_network,
+    ec2,
+    ecs,
+    gate,
+    lifecycle,
+    limits,
+    prices,
+    quotas,
+    verbs,
+)
 from starburst.testing.aws.control import Control
 from starburst.testing.aws.front import Front
 from starburst.testing.aws.scripts import Scripts
@@ -34,6 +45,7 @@ _PARTS: tuple[Callable[[World], None], ...] = (
     ec2.install,
     quotas.install,
     prices.install,
+    codebuild.install,
     verbs.install,
 )
 
