@@ -82,7 +82,7 @@ def read_archive(
 @contextmanager
 def _opened(archive: Path) -> Iterator[tarfile.TarFile]:
     try:
-        tar = tarfile.open(archive)
+        tar = tarfile.open(archive)  # noqa: SIM115 - closed below
     except tarfile.TarError as error:
         raise _damaged(str(error)) from error
     with tar:
