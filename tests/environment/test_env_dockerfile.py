@@ -85,7 +85,7 @@ def test_the_text_is_the_same_for_the_same_packages():
     text = generated_dockerfile("python:3.11-slim", ["libgdal32", "g++", "libgdal32"], HERE)
     assert text == generated_dockerfile("python:3.11-slim", ["g++", "libgdal32"], HERE)
     assert text.startswith("FROM python:3.11-slim\nUSER 0\nRUN apt-get update")
-    assert "      g++ \\\n      libgdal32 \\\n && rm -rf /var/lib/apt/lists/*\nRUN [" in text
+    assert "      g++ \\\n      libgdal32 \\\n && rm -rf /var/lib/apt/lists/* /var/cache/apt/*\nRUN [" in text
     assert "--no-install-recommends" in text
 
 

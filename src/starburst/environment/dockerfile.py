@@ -111,7 +111,7 @@ def generated_dockerfile(base: str, system_packages: Sequence[str], platform: Pl
         "RUN apt-get update \\\n"
         " && DEBIAN_FRONTEND=noninteractive apt-get install --yes --no-install-recommends \\\n"
         f"{listed}"
-        " && rm -rf /var/lib/apt/lists/*\n"
+        " && rm -rf /var/lib/apt/lists/* /var/cache/apt/*\n"
         f"{_check_step(platform)}"
     )
 
