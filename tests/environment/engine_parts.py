@@ -35,16 +35,19 @@ FOLDERS = (
 
 APT_GET = """\
 #!/bin/sh
+fail() {  # buildah may lose what was printed just before the end
+  echo "$1" >&2; python -c "import time; time.sleep(0.3)"; exit 100
+}
 if [ "$1" = update ]; then : > /var/lib/apt/lists/lock; exit 0; fi
 for each; do
   case $each in
-    libnope*) echo "E: Unable to locate package $each" >&2; exit 100 ;;
+    libnope*) fail "E: Unable to locate package $each" ;;
     liboffline*)
       echo "Err:1 http://deb.debian.org bookworm InRelease" >&2
       echo "  Temporary failure resolving 'deb.debian.org'" >&2
-      echo "E: Unable to locate package $each" >&2; exit 100 ;;
-    libbig*) echo "E: You don't have enough free space: write error (28: No space left on device)" >&2; exit 100 ;;
-    libarm*) echo "exec /bin/sh: exec format error" >&2; exit 1 ;;
+      fail "E: Unable to locate package $each" ;;
+    libbig*) fail "E: You don't have enough free space: write error (28: No space left on device)" ;;
+    libarm*) fail "exec /bin/sh: exec format error" ;;
     -*|install) ;;
     *) echo "$each" > "/usr/lib/debian/$each"; echo "Setting up $each ..." ;;
   esac

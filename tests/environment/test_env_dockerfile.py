@@ -235,7 +235,6 @@ def test_what_apt_says(package, says, hint, engines, registry, base):
         (type(HERE)("3.99", HERE.architecture), "", f"its python is {HERE.python}, and workers need 3.99"),
         (type(HERE)(HERE.python, HERE.architecture, "2.99"), "", "glibc 2.99 or newer"),
         (HERE, "RUN cat /etc/nothing", "at the step RUN cat /etc/nothing: a step failed"),
-        (HERE, "RUN cat /etc/nothing", "cat: /etc/nothing: No such file"),
     ],
 )
 def test_an_image_that_is_of_no_use(platform, line, says, engines, registry, project):

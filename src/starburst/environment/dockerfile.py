@@ -36,15 +36,17 @@ _FROM = re.compile(
     r"^[ \t]*FROM[ \t]+(?:--\S+[ \t]+)*(\S+)(?:[ \t]+AS[ \t]+(\S+))?", re.IGNORECASE | re.MULTILINE
 )
 _CHECK = (
-    "import platform, sys; "
+    "import platform, sys, time; "
     "python = '%d.%d' % sys.version_info[:2]; "
     "libc, version = platform.libc_ver(); "
     "print('{word}: Python', python, platform.machine(), libc or 'no-glibc', version or '0'); "
     "sys.stdout.flush(); "
     "numbers = [int(part) for part in (version or '0').split('.')[:2]]; "
-    "sys.exit(0 if python == '{python}' and platform.machine() == '{machine}' and libc == 'glibc' "
-    "and numbers >= {glibc} else 3)"
+    "good = python == '{python}' and platform.machine() == '{machine}' and libc == 'glibc' and numbers >= {glibc}; "
+    "good or time.sleep(0.5); "
+    "sys.exit(0 if good else 3)"
 )
+"""Some builders lose what a program printed just before it failed: hence the pause."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
