@@ -9,8 +9,10 @@ import json
 import os
 import urllib.request
 
-__all__ = ["host_of_container", "in_ecs", "on_ec2", "task_arn"]
+__all__ = ["LOCK_VARIABLE", "host_of_container", "in_ecs", "on_ec2", "task_arn"]
 
+LOCK_VARIABLE = "STARBURST_LOCK"
+"""The variable by which a worker's image says whose packages it has."""
 _METADATA = "ECS_CONTAINER_METADATA_URI_V4"
 _TIMEOUT_S = 5.0
 _TRIES = 3

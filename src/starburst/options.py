@@ -70,6 +70,9 @@ class Options:
     """Fargate: "X86_64" or "ARM64"; None means that of the image. On EC2 the instance type decides."""
     image: str | None = None
     """The container image of the workers; None means the one of ``starburst setup``."""
+    environment: str | None = None
+    """In the cloud: where the workers' packages are listed: ``"installed"`` (as in the running Python), or a lock or
+    requirements file; None finds the project's. Without effect where ``image`` is named."""
     warm_pool_timeout: float | str = 3600.0
     """EC2: seconds for which hosts stay after their last task, for the next call to start at once."""
     timeout: float | str | None = None

@@ -7,7 +7,7 @@ import getpass
 import os
 import socket
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -19,7 +19,7 @@ from starburst.client.code import Code, OwnCode
 from starburst.client.packing import Packed
 from starburst.client.places import place_at, usual_places
 from starburst.clock import Clock, SystemClock
-from starburst.compute.base import Provider
+from starburst.compute.base import Place, Provider
 from starburst.compute.registry import load_provider
 from starburst.config import default_store_url
 from starburst.errors import (
@@ -100,7 +100,7 @@ class Connection:
                 hint="leave store= out, or use file:///absolute/path",
             )
         clock = SystemClock()
-        manifest = _manifest(options, kind, session_id or new_session_id(kind), clock, place.deployment)
+        manifest = _manifest(options, kind, session_id or new_session_id(kind), clock, place)
         try:
             made = await create_session(store, manifest)
         except InvalidStoreURL as error:
@@ -112,7 +112,9 @@ class Connection:
             ) from error
         if not made:
             manifest = await read_manifest(store, manifest.session_id)
-        return cls(store, manifest, provider, clock)
+        connection = cls(store, manifest, provider, clock)
+        connection.code.provided = place.environment.packages
+        return connection
 
     @classmethod
     async def open(cls, session_id: str, store: str | None = None, region: str | None = None) -> Connection:
@@ -251,9 +253,7 @@ def local_environment() -> Environment:
     )
 
 
-def _manifest(
-    options: Options, kind: Kind, session_id: str, clock: Clock, deployment: Mapping[str, Any]
-) -> Manifest:
+def _manifest(options: Options, kind: Kind, session_id: str, clock: Clock, place: Place) -> Manifest:
     return Manifest(
         session_id=session_id,
         kind=kind,
@@ -268,10 +268,12 @@ def _manifest(
         idle_timeout_s=options.seconds("idle_timeout"),
         session_timeout_s=options.seconds("session_timeout"),
         absolute_timeout_s=options.seconds("absolute_timeout"),
-        environment=local_environment(),
+        environment=structs.replace(
+            local_environment(), lock=place.environment.lock, architecture=place.environment.architecture
+        ),
         cpu=options.cpu,
         memory_bytes=None if options.memory is None else parse_memory_bytes(options.memory),
-        deployment=dict(deployment),
+        deployment=dict(place.deployment),
     )
 
 

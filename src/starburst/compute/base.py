@@ -105,15 +105,32 @@ class Launched:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class PlaceEnvironment:
+    """What is known of the packages that workers will have.
+
+    Attributes:
+        lock: Hash of their list; empty if that is not known.
+        architecture: What they are for; empty if that is not known.
+        packages: Their names; None if these are not known.
+    """
+
+    lock: str = ""
+    architecture: str = ""
+    packages: frozenset[str] | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Place:
     """Where a session's workers will run.
 
     Attributes:
         store: URL of the store to use unless the user names one; None for the usual one.
         deployment: What the manifest keeps, for whoever supervises or attaches later.
+        environment: The packages that workers will have.
     """
 
     store: str | None = None
+    environment: PlaceEnvironment = field(default_factory=PlaceEnvironment)
     deployment: Mapping[str, Any] = field(default_factory=dict)
 
 

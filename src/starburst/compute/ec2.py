@@ -9,18 +9,18 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import ClassVar
 
-from starburst.aws.images import find_image
 from starburst.aws.instance_types import InstanceType, describe_types
 from starburst.aws.scaling_failures import scaling_failures
 from starburst.clock import Clock
-from starburst.compute.base import Launched, LaunchSpec, ProviderStatus
+from starburst.compute.base import Launched, LaunchSpec, PlaceEnvironment, ProviderStatus
 from starburst.compute.ec2_capacity import check_types, ensure_capacity, find_capacity
 from starburst.compute.ec2_holds import clear, close_at, keep_warm
 from starburst.compute.ec2_sizes import WorkerSize, default_size, fits
 from starburst.compute.ecs import EcsProvider
+from starburst.compute.ecs_image import workers_image
 from starburst.compute.ecs_outcome import NO_SPOT
 from starburst.compute.ecs_place import EcsPlace
-from starburst.compute.ecs_prepare import Target, architecture_of, default_image, place_of
+from starburst.compute.ecs_prepare import Target, architecture_of, place_of
 from starburst.compute.ecs_tasks import SessionTasks
 from starburst.errors import CloudError, OptionError
 from starburst.options import Options, parse_memory_bytes
@@ -100,7 +100,7 @@ class Ec2Provider(EcsProvider):
         await self._ask_why(tasks)
         await self._keep_hosts(session_id, tasks)
 
-    async def _placed(self, target: Target, options: Options) -> EcsPlace:
+    async def _placed(self, target: Target, options: Options) -> tuple[EcsPlace, PlaceEnvironment]:
         names = options.instance_types or (DEFAULT_INSTANCE_TYPE,)
         types = await describe_types(target.aws, names)
         mode = options.spot_mode
@@ -111,13 +111,13 @@ class Ec2Provider(EcsProvider):
                 hint="leave architecture= out: on EC2 the instance type decides",
             )
         size = _size(types, options)
-        image = await find_image(target.aws, default_image(target.deployment, options))
-        architecture_of(image, architecture)
+        found = await workers_image(target.aws, target.deployment, options, architecture)
+        architecture_of(found.image, architecture)
         providers = await self._ensure(target, names, options)
-        return place_of(
+        place = place_of(
             target,
             options,
-            image,
+            found.image,
             launch_type="EC2",
             architecture=architecture,
             size=(size.cpu_units, size.memory_mib),
@@ -125,6 +125,7 @@ class Ec2Provider(EcsProvider):
             per_host=min(fits(one, size.cpu_units, size.memory_mib, options.gpus) for one in types),
             **providers,
         )
+        return place, found.environment
 
     async def _ensure(self, target: Target, names: tuple[str, ...], options: Options) -> dict[str, str]:
         """Make the capacity that may be used; no host is started by that."""

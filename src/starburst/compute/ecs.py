@@ -15,7 +15,7 @@ import msgspec
 
 from starburst.aws.clients import Aws
 from starburst.clock import Clock, Deadline, SystemClock
-from starburst.compute.base import Launched, LaunchSpec, Place, ProviderStatus
+from starburst.compute.base import Launched, LaunchSpec, Place, PlaceEnvironment, ProviderStatus
 from starburst.compute.ecs_definition import (
     STOP_TIMEOUT_S,
     ensure_definition,
@@ -86,10 +86,14 @@ class EcsProvider:
         """
         target = await target_of(options)
         self._aws = target.aws
-        place = await self._placed(target, options)
+        place, environment = await self._placed(target, options)
         definition = await ensure_definition(target.aws, worker_definition(place))
         self._place = msgspec.structs.replace(place, definition=definition)
-        return Place(store=f"s3://{target.deployment.bucket}", deployment=msgspec.to_builtins(self._place))
+        return Place(
+            store=f"s3://{target.deployment.bucket}",
+            environment=environment,
+            deployment=msgspec.to_builtins(self._place),
+        )
 
     def attach(self, deployment: Mapping[str, Any]) -> None:
         """Look after a session that was prepared elsewhere.
@@ -246,7 +250,7 @@ class EcsProvider:
         """Nothing is recorded here; logs go when their retention is over."""
         self._sessions.pop(session_id, None)
 
-    async def _placed(self, target: Target, options: Options) -> EcsPlace:
+    async def _placed(self, target: Target, options: Options) -> tuple[EcsPlace, PlaceEnvironment]:
         raise NotImplementedError
 
     async def _before_launch(self, spec: LaunchSpec) -> None:
@@ -289,7 +293,7 @@ class FargateProvider(EcsProvider):
 
     name = "FARGATE"
 
-    async def _placed(self, target: Target, options: Options) -> EcsPlace:
+    async def _placed(self, target: Target, options: Options) -> tuple[EcsPlace, PlaceEnvironment]:
         return await prepare_fargate(target, options)
 
 

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import os
-import sys
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from starburst._version import __version__
 from starburst.aws.clients import Aws
 from starburst.aws.deployment import Deployment, deployment_of, load_deployments
-from starburst.aws.images import Image, find_image
+from starburst.aws.images import Image
 from starburst.aws.instance_types import Architecture
+from starburst.compute.base import PlaceEnvironment
+from starburst.compute.ecs_image import workers_image
 from starburst.compute.ecs_place import EcsPlace
 from starburst.compute.fargate_sizes import fargate_size
 from starburst.config import load_settings
@@ -24,7 +24,6 @@ __all__ = [
     "architecture_of",
     "aws_for",
     "choose_deployment",
-    "default_image",
     "place_of",
     "prepare_fargate",
     "target_of",
@@ -89,7 +88,7 @@ async def target_of(options: Options) -> Target:
     return Target(aws, deployment, identity.owner, await _zones(aws, deployment))
 
 
-async def prepare_fargate(target: Target, options: Options) -> EcsPlace:
+async def prepare_fargate(target: Target, options: Options) -> tuple[EcsPlace, PlaceEnvironment]:
     """The place of Fargate workers.
 
     Raises:
@@ -102,15 +101,16 @@ async def prepare_fargate(target: Target, options: Options) -> EcsPlace:
         )
     memory_bytes = parse_memory_bytes("8GB" if options.memory is None else options.memory)
     cpu_units, memory_mib = fargate_size(options.cpu or 4, memory_bytes)
-    image = await find_image(target.aws, default_image(target.deployment, options))
-    return place_of(
+    found = await workers_image(target.aws, target.deployment, options, options.architecture)
+    place = place_of(
         target,
         options,
-        image,
+        found.image,
         launch_type="FARGATE",
-        architecture=architecture_of(image, options.architecture),
+        architecture=architecture_of(found.image, options.architecture),
         size=(cpu_units, memory_mib),
     )
+    return place, found.environment
 
 
 def place_of(
@@ -159,12 +159,6 @@ def place_of(
         owner=target.owner,
         **more,
     )
-
-
-def default_image(deployment: Deployment, options: Options) -> str:
-    """The image that is asked for, or that of the set-up, or ours of this version in its repository."""
-    ours = f"{deployment.repository}:{__version__}-py{sys.version_info.major}.{sys.version_info.minor}"
-    return options.image or deployment.image or ours
 
 
 def architecture_of(image: Image, wanted: str | None) -> Architecture:

@@ -131,7 +131,7 @@ def _no_version(said: str, _: Platform) -> EnvironmentBuildError | None:
     return EnvironmentBuildError(
         f"no index has {name} {version}: it was withdrawn, or comes from an index that is not set",
         hint=f"lock another version of {name}; or name its index in UV_INDEX or pip.conf; or leave {name} out: "
-        f'exclude = ["{name}"] in [tool.starburst]',
+        f'exclude_packages = ["{name}"] in [tool.starburst]',
     )
 
 
@@ -141,8 +141,8 @@ def _unknown(said: str, _: Platform) -> EnvironmentBuildError | None:
         return None
     return EnvironmentBuildError(
         f"no index knows a package {found[1]}",
-        hint=f'name the index that has it in UV_INDEX or pip.conf; or leave it out: exclude = ["{found[1]}"] in '
-        "[tool.starburst]",
+        hint="name the index that has it in UV_INDEX or pip.conf; or leave it out: "
+        f'exclude_packages = ["{found[1]}"] in [tool.starburst]',
     )
 
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
-__all__ = ["Step", "Steps"]
+__all__ = ["Step", "Steps", "logged"]
 
 
 @dataclass(slots=True)
@@ -77,3 +78,21 @@ class Steps:
     def seconds(self) -> float:
         """All steps together."""
         return sum(step.seconds for step in self.steps)
+
+
+@contextmanager
+def logged(log: logging.Logger) -> Iterator[Steps]:
+    """Steps that are told as lines of a log when they have ended; all that was said, if one fails."""
+
+    def show(steps: Steps) -> None:
+        step = steps.steps[-1]
+        if step.state != "running":
+            log.info("environment: %-8s %5.1f s  %-6s  %s", step.name, step.seconds, step.state, step.detail)
+
+    steps = Steps(show=show)
+    try:
+        yield steps
+    except BaseException:
+        if steps.log:
+            log.warning("what was said until then:\n%s", "\n".join(steps.log))
+        raise

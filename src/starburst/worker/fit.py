@@ -9,12 +9,10 @@ from collections.abc import Mapping
 
 import cloudpickle
 
+from starburst.container import LOCK_VARIABLE
 from starburst.protocol.records import Manifest
 
-__all__ = ["LOCK_VARIABLE", "misfit"]
-
-LOCK_VARIABLE = "STARBURST_LOCK"
-"""The hash of the list of packages that a worker's image or folder was built from; empty where it is not built."""
+__all__ = ["misfit"]
 
 _MACHINES = {"x86_64": "X86_64", "amd64": "X86_64", "aarch64": "ARM64", "arm64": "ARM64"}
 

@@ -17,6 +17,7 @@ from starburst.testing.aws import (
     codebuild,
     default_network,
     ec2,
+    ecr,
     ecs,
     gate,
     lifecycle,
@@ -46,6 +47,7 @@ _PARTS: tuple[Callable[[World], None], ...] = (
     quotas.install,
     prices.install,
     codebuild.install,
+    ecr.install,
     verbs.install,
 )
 

@@ -1,0 +1,98 @@
+"""What a project says of its workers' environment: ``[tool.starburst]`` in ``pyproject.toml``."""
+
+from __future__ import annotations
+
+import tomllib
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import msgspec
+
+from starburst.environment.finding import project_root
+from starburst.errors import ConfigError
+
+__all__ = ["ProjectSettings", "project_settings"]
+
+
+@dataclass(frozen=True, slots=True)
+class _Table:
+    """The keys, as they are written; ``include`` and ``exclude`` are about files, see :mod:`.code_rules`."""
+
+    environment: str | None = None
+    extras: list[str] = field(default_factory=list)
+    groups: list[str] = field(default_factory=list)
+    exclude_packages: list[str] = field(default_factory=list)
+    base_image: str | None = None
+    system_packages: list[str] = field(default_factory=list)
+    dockerfile: str | None = None
+    engine: str | None = None
+    build: str | None = None
+    include: list[str] = field(default_factory=list)
+    exclude: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True, slots=True)
+class ProjectSettings:
+    """See docs/environments.md.
+
+    Attributes:
+        folder: Where the project is, or the script if it is in none.
+        environment: Where the list of packages comes from, as the option of that name.
+        extras: Of the project.
+        groups: Dependency groups.
+        exclude_packages: Packages that workers do without.
+        base_image: What images stand on; None means the stock image of the Python.
+        system_packages: Debian packages.
+        dockerfile: A Dockerfile of the project's own, for the base.
+        engine: What builds Dockerfiles.
+        build: ``codebuild``: they are built in the account.
+    """
+
+    folder: Path
+    environment: str | None = None
+    extras: tuple[str, ...] = ()
+    groups: tuple[str, ...] = ()
+    exclude_packages: tuple[str, ...] = ()
+    base_image: str | None = None
+    system_packages: tuple[str, ...] = ()
+    dockerfile: Path | None = None
+    engine: str | None = None
+    build: str | None = None
+
+
+def project_settings(folder: Path) -> ProjectSettings:
+    """Read them for a script in ``folder``.
+
+    Raises:
+        ConfigError: The file cannot be read, or says something that is not known.
+    """
+    root = project_root(folder) or folder
+    path = root / "pyproject.toml"
+    if not path.is_file():
+        return ProjectSettings(root)
+    try:
+        table = tomllib.loads(path.read_text(encoding="utf-8")).get("tool", {}).get("starburst", {})
+        known = {name.replace("-", "_"): value for name, value in table.items()}
+        found = msgspec.convert(known, _Table)
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError, msgspec.ValidationError) as error:
+        raise ConfigError(
+            f"[tool.starburst] of {path} is wrong: {error}", hint="see docs/environments.md"
+        ) from error
+    unknown = sorted(known.keys() - set(_Table.__dataclass_fields__))
+    if unknown:
+        raise ConfigError(
+            f"[tool.starburst] of {path} has {', '.join(unknown)}, which is not known",
+            hint=f"it may have {', '.join(_Table.__dataclass_fields__)}",
+        )
+    return ProjectSettings(
+        root,
+        environment=found.environment,
+        extras=tuple(found.extras),
+        groups=tuple(found.groups),
+        exclude_packages=tuple(found.exclude_packages),
+        base_image=found.base_image,
+        system_packages=tuple(found.system_packages),
+        dockerfile=root / found.dockerfile if found.dockerfile else None,
+        engine=found.engine,
+        build=found.build,
+    )
