@@ -1,19 +1,16 @@
 """A registry with the worker image, a podman with a storage of its own, and an account whose tasks are containers."""
 
 import shlex
-import shutil
-import subprocess
 import sys
-import tempfile
-from pathlib import Path
 
-import boto3
 import pytest
 from oci_registry import OciRegistry
 from worker_image import architecture, image_config, packages_layer, python_layer, starburst_layer
 
 from cloud import Cloud
 from helpers import eventually
+from podman import own_podman
+from simulated import client_of
 from starburst import __version__
 from starburst.aws.names import REPOSITORY
 from starburst.client import pool as pools
@@ -36,14 +33,7 @@ class Containers(Cloud):
 
     def client(self, service):
         """A client of the control plane."""
-        given = self.aws.environment
-        return boto3.client(
-            service,
-            endpoint_url=given["AWS_ENDPOINT_URL"],
-            region_name=given["AWS_REGION"],
-            aws_access_key_id=given["AWS_ACCESS_KEY_ID"],
-            aws_secret_access_key=given["AWS_SECRET_ACCESS_KEY"],
-        )
+        return client_of(self.aws.environment, service)
 
     def tell_ecr(self, tag):
         """What is in the registry under this tag is in the account's repository, too; returns its name there."""
@@ -73,22 +63,9 @@ def registry(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def podman():
-    """The podman command, with a storage of its own; it wants its folder's name to have less than 50 characters."""
-    folder = Path(tempfile.mkdtemp(prefix="sb-"))
-    storage = [f"--storage-driver={_storage_driver(folder / 'probe')}"]
-    if storage == ["--storage-driver=overlay"]:
-        storage += ["--storage-opt=overlay.skip_mount_home=true"]  # no mount outlives a run that is killed
-    command = [
-        "podman",
-        f"--root={folder / 'root'}",
-        f"--runroot={folder / 'run'}",
-        "--runtime=runc",
-        *storage,
-    ]
-    yield shlex.join(command)
-    for verb in (["rm", "--all", "--force", "--time=0"], ["rmi", "--all", "--force"]):
-        subprocess.run([*command, *verb], check=True, capture_output=True)
-    shutil.rmtree(folder, ignore_errors=True)
+    """The podman command, with a storage of its own."""
+    with own_podman() as command:
+        yield shlex.join(command)
 
 
 @pytest.fixture(scope="session")
@@ -101,13 +78,6 @@ def cloud(tmp_path_factory, registry, podman):
         yield account
     finally:
         account.aws.stop()
-
-
-def _storage_driver(folder):
-    """The one that podman takes by itself where ``folder`` is; it leaves traces, so its storage is another one."""
-    command = ["podman", f"--root={folder / 'root'}", f"--runroot={folder / 'run'}", "info"]
-    command += ["--format={{.Store.GraphDriverName}}"]
-    return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
 
 
 @pytest.fixture(autouse=True)
