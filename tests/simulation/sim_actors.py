@@ -24,7 +24,7 @@ def task_factory(loop: asyncio.AbstractEventLoop, coro: Any, context: Any = None
     task = asyncio.Task(coro, loop=loop, context=context)
     actor = _current.get()
     if actor is not None:
-        actor.tasks.add(task)
+        actor.tasks[task] = None
         task.add_done_callback(actor.ended)
     return task
 
@@ -43,7 +43,9 @@ class Actor:
         self.clock = ActorClock(self, clock, skew_s=skew_s, boot_s=rng.uniform(0.0, 1e6))
         self.dead = False
         self.woken_at = float("-inf")
-        self.tasks: set[asyncio.Task[Any]] = set()
+        self.tasks: dict[
+            asyncio.Task[Any], None
+        ] = {}  # in the order in which they began: a seed goes one way
         self.crashed: list[BaseException] = []
         self._thawed: asyncio.Event | None = None
         self._joined: asyncio.Event | None = None
@@ -101,7 +103,7 @@ class Actor:
             raise asyncio.CancelledError
 
     def ended(self, task: asyncio.Task[Any]) -> None:
-        self.tasks.discard(task)
+        self.tasks.pop(task, None)
 
 
 class ActorClock:

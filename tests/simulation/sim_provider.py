@@ -134,7 +134,7 @@ class SimProvider:
         else:
             world.network.note(machine.actor.name, f"LEFT {reason}")
             machine.state, machine.exit_code = "exited", 0
-        for task in machine.actor.tasks - {asyncio.current_task()}:
+        for task in [task for task in machine.actor.tasks if task is not asyncio.current_task()]:
             task.cancel()
 
     async def _terminate(self, machine: Machine) -> None:
