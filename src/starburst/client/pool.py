@@ -201,6 +201,8 @@ class Pool:
         if not (at_once or silent or standing is None or standing.resigned):
             self._alone_since = None
             return
+        if not at_once and standing is not None and standing.resigned and not await self.is_open():
+            return  # it was the last one
         if silent:
             await self._check_that_the_store_takes_writes(now)
         await self._ensure_supervisor(silent=silent)
