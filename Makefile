@@ -13,7 +13,8 @@ STAMPS := $(VENV)/.stamps
 PIP := $(BIN)/python -m pip -qq --disable-pip-version-check --no-input
 
 PYTEST_ARGS ?=
-# Most tests wait for other processes: more than one at a time is quicker even on two cores.
+# Most tests wait for other processes: more than one at a time is quicker even on two cores. Files keep their order:
+# xdist would begin with those of the most tests, and end with one process at work on a few long ones.
 PYTEST_JOBS ?= 2
 BENCH_ARGS ?=
 DEMO_ARGS ?=
@@ -39,7 +40,7 @@ check: $(STAMPS)/package $(STAMPS)/test $(STAMPS)/check ## lint, format, types, 
 	$(BIN)/lint-imports --no-cache
 
 pytest: system $(STAMPS)/package $(STAMPS)/test | check
-	$(BIN)/python -m pytest -n $(PYTEST_JOBS) --dist loadfile $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -n $(PYTEST_JOBS) --dist loadfile --no-loadscope-reorder $(PYTEST_ARGS)
 
 simulate: $(STAMPS)/package $(STAMPS)/test ## whole sessions in virtual time, under faults (SEEDS=5000)
 	@$(BIN)/python tests/simulation --seeds $(SEEDS)

@@ -16,10 +16,6 @@ pytest.register_assert_rewrite("starburst.testing.contracts")
 
 _serial = itertools.count(1)
 
-# A shell lets its background jobs, and all that these start, ignore Ctrl-C: the programs of the tests must not.
-if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
-    signal.signal(signal.SIGINT, signal.default_int_handler)
-
 # A shell without job control starts what runs in its background deaf to Ctrl-C, and so would be what tests start.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)

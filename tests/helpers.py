@@ -3,7 +3,7 @@
 import time
 
 
-def eventually(predicate, timeout_s=20.0, *, every_s=0.02, what="the condition"):
+def eventually(predicate, timeout_s=60.0, *, every_s=0.02, what="the condition"):
     """Wait until ``predicate()`` is true and return its value; fail after ``timeout_s``.
 
     The only place where tests sleep.

@@ -1,4 +1,4 @@
-"""A podman with a storage of its own."""
+"""A podman with a storage of its own, for tests in real containers."""
 
 import contextlib
 import resource
@@ -10,22 +10,19 @@ from pathlib import Path
 
 @contextlib.contextmanager
 def own_podman():
-    """The command, as a list; its images and containers go in the end."""
-    folder = Path(tempfile.mkdtemp(prefix="sb-"))  # podman wants its name to have less than 50 characters
-    storage = [f"--storage-driver={_storage_driver(folder / 'probe')}"]
-    if storage == ["--storage-driver=overlay"]:
-        storage += ["--storage-opt=overlay.skip_mount_home=true"]  # no mount outlives a run that is killed
-    command = [
-        "podman",
-        f"--root={folder / 'root'}",
-        f"--runroot={folder / 'run'}",
-        "--runtime=runc",
-        *storage,
-    ]
-    yield command
-    for verb in (["rm", "--all", "--force", "--time=0"], ["rmi", "--all", "--force"]):
-        subprocess.run([*command, *verb], check=True, capture_output=True)
-    shutil.rmtree(folder, ignore_errors=True)
+    """The command with its global options; afterwards its containers, images and folder are removed."""
+    folder = Path(tempfile.mkdtemp(prefix="sb-"))  # podman wants a name of less than 50 characters
+    command = ["podman", f"--root={folder / 'root'}", f"--runroot={folder / 'run'}", "--runtime=runc"]
+    driver = _storage_driver(folder / "probe")
+    command.append(f"--storage-driver={driver}")
+    if driver == "overlay":
+        command.append("--storage-opt=overlay.skip_mount_home=true")  # no mount outlives a run that is killed
+    try:
+        yield command
+    finally:
+        for verb in (["rm", "--all", "--force", "--time=0"], ["rmi", "--all", "--force"]):
+            subprocess.run([*command, *verb], check=True, capture_output=True)
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def run_options():

@@ -14,6 +14,30 @@ LOG_GROUP = "/tests/worker"
 _serial = itertools.count(1)
 
 
+def client_of(environment, service, *, region=None, keys=None, retries=3):
+    """A client of the account that these variables lead to, with their keys or others: key, secret, token."""
+    key, secret, token = keys or (
+        environment["AWS_ACCESS_KEY_ID"],
+        environment["AWS_SECRET_ACCESS_KEY"],
+        None,
+    )
+    return boto3.client(
+        service,
+        endpoint_url=environment["AWS_ENDPOINT_URL_S3" if service == "s3" else "AWS_ENDPOINT_URL"],
+        region_name=region or environment["AWS_REGION"],
+        aws_access_key_id=key,
+        aws_secret_access_key=secret,
+        aws_session_token=token,
+        config=Config(
+            retries={"total_max_attempts": retries},
+            connect_timeout=10,
+            read_timeout=30,
+            max_pool_connections=50,
+            signature_version="s3v4" if service == "s3" else None,
+        ),
+    )
+
+
 class Account:
     """Clients of one account, and a cluster of its own for one test."""
 
@@ -31,21 +55,9 @@ class Account:
         self.zones = {each["AvailabilityZone"]: each["SubnetId"] for each in subnets}
 
     def client(self, service, *, region=None, retries=None):
-        environment = self.aws.environment
-        name = "AWS_ENDPOINT_URL_S3" if service == "s3" else "AWS_ENDPOINT_URL"
-        return boto3.client(
-            service,
-            endpoint_url=environment[name],
-            region_name=region or environment["AWS_REGION"],
-            aws_access_key_id=environment["AWS_ACCESS_KEY_ID"],
-            aws_secret_access_key=environment["AWS_SECRET_ACCESS_KEY"],
-            config=Config(
-                retries={"total_max_attempts": self.retries if retries is None else retries},
-                connect_timeout=10,
-                read_timeout=30,
-                max_pool_connections=50,
-            ),
-        )
+        """A client of the account."""
+        retries = self.retries if retries is None else retries
+        return client_of(self.aws.environment, service, region=region, retries=retries)
 
     def register(
         self, *command, family="worker", cpu="256", memory="512", log_group=LOG_GROUP, task=None, **container

@@ -59,6 +59,8 @@ def test_what_is_no_duration_is_refused(bad: Any) -> None:
         ("8", 8 * 2**30),
         ("512MB", 2**29),
         ("1.5M", 3 * 2**19),
+        ("1TB", 2**40),
+        (" 0.5 tib", 2**39),
     ],
 )
 def test_amounts_of_memory(text: Any, size_bytes: int) -> None:
@@ -66,7 +68,30 @@ def test_amounts_of_memory(text: Any, size_bytes: int) -> None:
     Options(memory=text)
 
 
-@pytest.mark.parametrize("bad", [0, -1, "0GB", "", "8TB", "eight", "8 GB RAM", True, 1e9, math.nan, [8]])
+@pytest.mark.parametrize("text", ["FARGATE", "fargate", "Fargate ", " fargate\n"])
+def test_a_launch_type_is_known_however_it_is_written(text: str) -> None:
+    options = Options(launch_type=text)
+    assert (options.launch_type, options.workers) == ("FARGATE", 10)
+
+
+@pytest.mark.parametrize(
+    ("launch_type", "without"),
+    [
+        ("LOCAL", ("cpu", "spot", "instance_type", "gpus", "image")),
+        ("FARGATE", ("instance_type",)),
+        ("EC2", ()),
+        ("SOMEBODYS-OWN", ()),
+    ],
+)
+def test_what_a_launch_type_does_not_look_at(launch_type: str, without: tuple[str, ...]) -> None:
+    given: dict[str, Any] = {"cpu": 2, "spot": "no", "instance_type": "g5.xlarge", "gpus": 1, "image": "x"}
+    if launch_type == "FARGATE":
+        given["gpus"] = 0
+    options = Options(launch_type=launch_type, workers=3, memory="2GB", **given)
+    assert options.without_effect([*given, "workers", "memory"]) == without
+
+
+@pytest.mark.parametrize("bad", [0, -1, "0GB", "", "8PB", "eight", "8 GB RAM", True, 1e9, math.nan, [8]])
 def test_what_is_no_amount_of_memory_is_refused(bad: Any) -> None:
     with pytest.raises(OptionError, match=r"memory=.* is not an amount of memory"):
         Options(memory=bad)

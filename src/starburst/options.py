@@ -7,7 +7,7 @@ import difflib
 import numbers
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -30,11 +30,23 @@ _LOCAL_DEFAULTS: dict[str, Any] = {
 }
 _CLOUD_DEFAULTS: dict[str, Any] = {"workers": 10, "cpu": 4, "memory": "8GB", "idle_timeout": 300.0}
 _OF_TASKS = ("timeout", "retries", "max_workers", "instance_type")
+_ONLY_ON: dict[str, tuple[str, ...]] = {
+    "cpu": CLOUD,
+    "spot": CLOUD,
+    "on_demand_base": CLOUD,
+    "instance_type": ("EC2",),
+    "gpus": ("EC2",),
+    "architecture": CLOUD,
+    "image": CLOUD,
+    "warm_pool_timeout": ("EC2",),
+}
+"""Options that some launch types do not look at, with those that do."""
 _SPOT_WORDS: dict[bool | str, bool] = {"yes": True, "no": False}
 
 _DURATION = re.compile(r"\s*(\d+(?:\.\d+)?)\s*(s|sec|m|min|h|d)?\s*", re.IGNORECASE)
+_BYTES = {"M": 2**20, "G": 2**30, "T": 2**40}
 _SECONDS = {"s": 1, "sec": 1, "m": 60, "min": 60, "h": 3600, "d": 86400}
-_MEMORY = re.compile(r"\s*(\d+(?:\.\d+)?)\s*(MB|MIB|M|GB|GIB|G)?\s*", re.IGNORECASE)
+_MEMORY = re.compile(r"\s*(\d+(?:\.\d+)?)\s*(MB|MIB|M|GB|GIB|G|TB|TIB|T)?\s*", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -124,17 +136,18 @@ class Options:
     def _fill_in(self) -> None:
         """What was not given depends on the launch type."""
         launch_type: Any = self.launch_type
-        if not isinstance(launch_type, str) or not launch_type:
+        if not isinstance(launch_type, str) or not launch_type.strip():
             raise OptionError(
                 f"launch_type={self.launch_type!r} is not a name", hint='use "LOCAL", "FARGATE" or "EC2"'
             )
         unset = frozenset(name for name in _LOCAL_DEFAULTS if getattr(self, name) is _BY_LAUNCH_TYPE)
-        defaults = _CLOUD_DEFAULTS if launch_type.upper() in CLOUD else _LOCAL_DEFAULTS
+        launch_type = launch_type.strip().upper()
+        defaults = _CLOUD_DEFAULTS if launch_type in CLOUD else _LOCAL_DEFAULTS
         for name in unset:
             value = defaults[name]
             object.__setattr__(self, name, value() if callable(value) else value)
         object.__setattr__(self, "_unset", unset)
-        object.__setattr__(self, "launch_type", launch_type.upper())
+        object.__setattr__(self, "launch_type", launch_type)
 
     def _check_cloud(self) -> None:
         if self.spot not in (True, False, "only", *_SPOT_WORDS):
@@ -167,6 +180,21 @@ class Options:
     def is_default(self, name: str) -> bool:
         """Whether ``name`` was not given, and has the value that its launch type gives it."""
         return name in self._unset
+
+    def without_effect(self, given: Iterable[str]) -> tuple[str, ...]:
+        """Those of the options ``given`` that our launch type does not look at, and that are not at their default.
+
+        They are no errors: a program that was written for one launch type runs on another as it is.
+        """
+        if self.launch_type not in ("LOCAL", *CLOUD):
+            return ()
+        defaults = {option.name: option.default for option in dataclasses.fields(self)}
+        return tuple(
+            name
+            for name in given
+            if self.launch_type not in _ONLY_ON.get(name, (self.launch_type,))
+            and getattr(self, name) != defaults[name]
+        )
 
     @property
     def instance_types(self) -> tuple[str, ...]:
@@ -251,7 +279,7 @@ def parse_duration_s(name: str, value: Any) -> float:
 
 
 def parse_memory_bytes(value: Any) -> int:
-    """Bytes from "8GB", "512MB", "8GiB" or a number of GB; units are powers of 1,024, as ECS counts them.
+    """Bytes from "8GB", "512MB", "1TB", "8GiB" or a number of GB; units are powers of 1,024, as ECS counts them.
 
     Raises:
         OptionError: It is none of these.
@@ -260,8 +288,7 @@ def parse_memory_bytes(value: Any) -> int:
     if isinstance(value, (int, float)) and not isinstance(value, bool) and 0 < value < 1e6:
         size_bytes = int(value * 2**30)
     elif isinstance(value, str) and (match := _MEMORY.fullmatch(value)):
-        unit = (match[2] or "GB").upper()
-        size_bytes = int(float(match[1]) * (2**20 if unit.startswith("M") else 2**30))
+        size_bytes = int(float(match[1]) * _BYTES[(match[2] or "G")[0].upper()])
     if size_bytes > 0:
         return size_bytes
     raise OptionError(

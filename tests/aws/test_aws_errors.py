@@ -39,6 +39,25 @@ def test_codes(code, kind):
         assert error.hint
 
 
+@pytest.mark.parametrize(
+    ("code", "kind", "what", "do"),
+    [
+        ("OptInRequired", errors.CloudError, "not activated", "billing/signup"),
+        ("SubscriptionRequiredException", errors.CloudError, "not activated", "aws ec2 describe-regions"),
+        ("PendingVerification", errors.CloudUnavailable, "still verifying", "another region"),
+        ("BlockedException", errors.CloudError, "has blocked this account", "Support Center"),
+        ("Blocked", errors.CloudError, "has blocked this account", "aws sts get-caller-identity"),
+    ],
+)
+def test_an_account_that_is_new_or_blocked(code, kind, what, do):
+    error = to_cloud_error(client_error(code, "AWS's own words"), "ecs", "run_task")
+    assert type(error) is kind
+    assert error.message.startswith("ecs:RunTask failed: ")
+    assert what in error.message
+    assert "AWS's own words" in error.message
+    assert do in error.hint
+
+
 def test_an_unknown_code_with_status_500_may_pass():
     assert type(to_cloud_error(client_error("500", status=500), "ecs", "run_task")) is errors.CloudUnavailable
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import psutil
 import pytest
-from places import BOTH, CLOUD, EVERYWHERE
+from places import CLOUD, EVERYWHERE, USUAL
 
 from helpers import eventually
 from starburst.client import pool as pools
@@ -17,13 +17,13 @@ from starburst.store import open_store
 
 
 def pytest_generate_tests(metafunc):
-    """A test that does not say where it runs does so on this machine and on Fargate."""
+    """A test that does not say where it runs does so on this machine, on Fargate and on EC2."""
     local = metafunc.definition.get_closest_marker("this_machine")
     said = [mark.args[0] for mark in metafunc.definition.iter_markers("parametrize")]
     # One that has both is in the fresh place.
     names = [name for name in ("fresh", "warm") if name in metafunc.fixturenames]
     if names and not set(names) & set(said) and local is None:
-        metafunc.parametrize(names[0], BOTH, indirect=True)
+        metafunc.parametrize(names[0], USUAL, indirect=True)
 
 
 @dataclass

@@ -161,7 +161,7 @@ OLD = "def work(x):\n    tasks.record(folder, x)\n    return x + 1"
 NEW = "def work(x):\n    tasks.record(folder, x)\n    return x + 100"
 
 
-def test_changed_code_is_told_and_its_results_are_kept(tmp_path):
+def test_changed_code_is_told_and_its_results_are_kept(fresh, tmp_path):
     assert again(function(OLD, tmp_path), [1, 2]) == [2, 3]
     with pytest.warns(UserWarning, match="2 results were made by an earlier version of work") as caught:
         assert again(function(NEW, tmp_path), [1, 2, 3]) == [2, 3, 103]
@@ -170,7 +170,7 @@ def test_changed_code_is_told_and_its_results_are_kept(tmp_path):
     assert marks(tmp_path, [1, 2, 3]) == [1, 1, 1]
 
 
-def test_resume_by_code_runs_changed_code(tmp_path):
+def test_resume_by_code_runs_changed_code(fresh, tmp_path):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         assert again(function(OLD, tmp_path), [1, 2], resume="code") == [2, 3]

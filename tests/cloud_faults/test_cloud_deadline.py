@@ -11,7 +11,7 @@ import starburst
 from helpers import eventually
 
 LIMIT_S = 30.0
-DEADLINE_S = 10
+DEADLINE_S = 20
 
 
 @pytest.mark.parametrize("launch_type", ["FARGATE", "EC2"])
@@ -20,7 +20,7 @@ def test_nothing_runs_after_the_deadline(site, launch_type):
     ec2 = {"cpu": 1, "memory": "2GB"} if launch_type == "EC2" else {}
     crew = site.submit(
         "sleep_in_c",
-        200,
+        800,
         0.2,
         workers=2,
         launch_type=launch_type,
@@ -36,7 +36,7 @@ def test_nothing_runs_after_the_deadline(site, launch_type):
     left_s = began + DEADLINE_S + LIMIT_S - time.time()
     eventually(lambda: not site.alive(), left_s, what="the end of all tasks")
     assert psutil.wait_procs(processes, timeout=1)[1] == []
-    assert crew.done() < 200
+    assert crew.done() < 800
     if launch_type == "EC2":
         eventually(lambda: not site.hosts(), LIMIT_S, what="the end of all hosts")
 

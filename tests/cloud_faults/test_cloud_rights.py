@@ -150,7 +150,6 @@ def test_supervisors_may_do_what_their_document_says(site, supervisor):
     allowed = [
         ("ecs", "list_tasks", {"cluster": CLUSTER}),
         ("ecs", "describe_tasks", {"cluster": CLUSTER, "tasks": [worker.task_id]}),
-        ("ecs", "describe_clusters", {"clusters": [CLUSTER]}),
         ("autoscaling", "describe_auto_scaling_groups", {}),
         ("autoscaling", "update_auto_scaling_group", {**groups, "MaxSize": 100}),
         ("logs", "describe_log_streams", {"logGroupName": "/aws/ecs/starburst-worker"}),
@@ -165,6 +164,8 @@ def test_supervisors_may_do_what_their_document_says(site, supervisor):
         ("ecs", "stop_task", {"cluster": "of-others", "task": worker.task_id}),
         ("ecs", "register_task_definition", {"family": "starburst-worker-x", "containerDefinitions": []}),
         ("ecs", "delete_cluster", {"cluster": CLUSTER}),
+        ("ecs", "describe_clusters", {"clusters": [CLUSTER]}),
+        ("ec2", "describe_instances", {}),
         ("autoscaling", "update_auto_scaling_group", {"AutoScalingGroupName": "of-others", "MaxSize": 9}),
         ("autoscaling", "delete_auto_scaling_group", groups),
         ("ec2", "run_instances", {"MinCount": 1, "MaxCount": 1, "ImageId": "ami-12345678"}),

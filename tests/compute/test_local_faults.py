@@ -134,6 +134,21 @@ def test_the_children_of_a_worker_end_with_it(bench, grace_s):
     bench.until(lambda: not lives(child), "the child has ended too")
 
 
+def test_the_children_of_a_worker_that_ends_just_before_it_is_killed(bench, monkeypatch):
+    bench.launch("w-1", mode="parent")
+    bench.until(lambda: "ready child" in bench.log("w-1"), "the child is ready")
+    (child,) = [int(line.split()[1]) for line in bench.log("w-1").splitlines() if line.startswith("child ")]
+    terminate = processes.terminate
+
+    def terminate_and_see_it_end(pid):
+        terminate(pid)
+        bench.until(lambda: processes.look(pid).state == "zombie", "the worker has ended")
+
+    monkeypatch.setattr(processes, "terminate", terminate_and_see_it_end)
+    bench.stop(grace_s=0.0)
+    bench.until(lambda: not lives(child), "the child has ended too")
+
+
 def test_a_worker_launched_while_all_are_stopped_is_stopped_too(bench):
     program = bench.program("late-worker-at-sigterm")
     assert program.stdout.readline() == "ready\n"

@@ -3,13 +3,13 @@
 import shlex
 import sys
 
-import boto3
 import pytest
 
 from cloud import Cloud
 from helpers import eventually
 from oci_registry import OciRegistry
 from podman import own_podman
+from simulated import client_of
 from starburst import __version__
 from starburst.aws.names import REPOSITORY
 from starburst.client import pool as pools
@@ -33,14 +33,7 @@ class Containers(Cloud):
 
     def client(self, service):
         """A client of the control plane."""
-        given = self.aws.environment
-        return boto3.client(
-            service,
-            endpoint_url=given["AWS_ENDPOINT_URL"],
-            region_name=given["AWS_REGION"],
-            aws_access_key_id=given["AWS_ACCESS_KEY_ID"],
-            aws_secret_access_key=given["AWS_SECRET_ACCESS_KEY"],
-        )
+        return client_of(self.aws.environment, service)
 
     def tell_ecr(self, tag):
         """What is in the registry under this tag is in the account's repository, too; returns its name there."""

@@ -261,6 +261,23 @@ def test_sweep_removes_old_task_definitions_that_nothing_uses(sim, tasks):
     assert left == [view.definition]
 
 
+@pytest.mark.parametrize("way", [[], ["--store", f"s3://{BUCKET}"]], ids=["usual places", "by name"])
+def test_commands_say_what_to_do_when_the_bucket_of_the_setup_is_gone(sim, tasks, way):
+    boto3.client("s3").delete_bucket(Bucket=BUCKET)
+    command = [sys.executable, "-m", "starburst.cli.main"]
+    for words in (["status", "session-x"], ["sessions"]):
+        done = subprocess.run(
+            [*command, *words, *way], capture_output=True, text=True, check=False, timeout=60
+        )
+        assert "the bucket of the set-up cannot be used" in done.stderr
+        assert "`starburst setup --region us-east-1` makes what is missing" in done.stderr
+        assert "s3 mb" not in done.stderr
+        # Those of this machine are still listed.
+        assert done.returncode == (0 if words == ["sessions"] and not way else 6), words
+    starburst.setup()
+    assert starburst.list_sessions() == []
+
+
 def test_sweep_ends_hosts_on_which_nothing_runs(sim):
     deployment = starburst.setup().deployment
     scaling = boto3.client("autoscaling")

@@ -1,9 +1,12 @@
 """Permission documents: least privilege, one by one, by an evaluator that knows nothing of us."""
 
 import json
+import re
+from pathlib import Path
 
 import pytest
 
+import starburst
 from starburst.aws import people, policies
 from starburst.aws.resource import Scope
 from starburst.testing.aws.iam import Access, Decision, Policy, decide
@@ -137,6 +140,10 @@ def actions(statement):
     return [found] if isinstance(found, str) else found
 
 
+def actions_of(name):
+    return {action for statement in statements(DOCUMENTS[name]) for action in actions(statement)}
+
+
 DOCUMENTS = {
     **ROLES,
     "builds": policies.build_policy(SCOPE),
@@ -188,6 +195,53 @@ def test_peoples_documents_fit_into_a_managed_policy_in_every_partition(region):
         text = json.dumps(document, separators=(",", ":"))
         assert len(text) <= 6144
         assert {part.split(":")[1] for part in text.split('"') if part.startswith("arn:")} == {partition}
+
+
+OF_OTHERS = {
+    "of the ECS agent and of ECS itself": {*actions_of("execution"), *actions_of("instance")},
+    "of objects, through obstore": {
+        "s3:AbortMultipartUpload",
+        "s3:DeleteObject",
+        "s3:DeleteObjectVersion",
+        "s3:GetObject",
+        "s3:ListBucket",
+        "s3:ListBucket*",
+        "s3:PutObject",
+    },
+    "that other calls need": {
+        "ec2:CreateTags",
+        "ec2:RunInstances",
+        "ecs:TagResource",
+        "iam:PassRole",
+        "iam:TagRole",
+        "s3:TagResource",
+    },
+    "of settings of a bucket, whose calls are named otherwise": {
+        "s3:PutEncryptionConfiguration",
+        "s3:PutLifecycleConfiguration",
+    },
+    "of docker push": {
+        "ecr:BatchCheckLayerAvailability",
+        "ecr:CompleteLayerUpload",
+        "ecr:GetAuthorizationToken",
+        "ecr:GetDownloadUrlForLayer",
+        "ecr:InitiateLayerUpload",
+        "ecr:PutImage",
+        "ecr:UploadLayerPart",
+    },
+}
+
+
+@pytest.mark.parametrize("name", ["supervisor", "setup", "jobs"])
+def test_nothing_is_allowed_that_nobody_does(name):
+    """Every action is a call that stands in our sources, or has its reason above."""
+    sources = Path(starburst.__file__).parent
+    text = "".join(path.read_text("utf-8") for path in sources.rglob("*.py") if "testing" not in path.parts)
+    called = {each.replace("_", "") for each in re.findall(r'"([a-z]+(?:_[a-z]+)+)"', text)}
+    others = set().union(*OF_OTHERS.values())
+    for action in sorted(actions_of(name) - others):
+        pattern = re.compile(action.split(":")[1].lower().replace("*", ".*"))
+        assert any(pattern.fullmatch(each) for each in called), f"nothing calls {action}"
 
 
 def test_whom_roles_trust():

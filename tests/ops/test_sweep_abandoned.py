@@ -1,5 +1,6 @@
 """Sweep after programs that were killed: their sessions are closed, their hosts end, what others use stays."""
 
+import json
 import subprocess
 import sys
 
@@ -8,9 +9,13 @@ import pytest
 
 import starburst
 from helpers import eventually
+from starburst.aws.clients import Aws
 from starburst.client.engine import engine
 from starburst.clock import SystemClock
 from starburst.compute.ec2_holds import holds_of
+from starburst.ops.blueprint import Blueprint
+from starburst.ops.choices import Choices
+from starburst.ops.setup import documents_of
 from starburst.ops.sweep import Sweep
 from starburst.testing.aws import SimulatedAws
 
@@ -68,6 +73,21 @@ class Later(SystemClock):
         return super().time() + 1800
 
 
+@pytest.fixture
+def administrator(sim):
+    """The keys of somebody who has the printed document for whoever sets up, and no other right."""
+    iam, user = boto3.client("iam"), {"UserName": "administrator"}
+    blueprint = engine.run(Blueprint.draw(Aws("us-east-1"), Choices()))
+    document = json.dumps(documents_of(blueprint)["setup"])
+    iam.create_user(**user)
+    iam.put_user_policy(**user, PolicyName="setup", PolicyDocument=document)
+    key = iam.create_access_key(**user)["AccessKey"]
+    yield {"AWS_ACCESS_KEY_ID": key["AccessKeyId"], "AWS_SECRET_ACCESS_KEY": key["SecretAccessKey"]}
+    iam.delete_access_key(**user, AccessKeyId=key["AccessKeyId"])
+    iam.delete_user_policy(**user, PolicyName="setup")
+    iam.delete_user(**user)
+
+
 def sweep(*, yes=False, clock=None):
     work = engine.run(Sweep.open(region=None, profile=None, clock=clock))
     plan = engine.run(work.plan())
@@ -77,8 +97,9 @@ def sweep(*, yes=False, clock=None):
     return plan
 
 
-def test_what_a_killed_map_leaves_is_found_and_removed(sim):
+def test_what_a_killed_map_leaves_is_found_and_removed(sim, administrator, monkeypatch):
     row = killed_map(sim)
+    denied = len(sim.denials())
     assert row.state == "open"
     plan = sweep()
     assert [(each.kind, each.name) for each in plan.leftovers] == [
@@ -89,7 +110,11 @@ def test_what_a_killed_map_leaves_is_found_and_removed(sim):
     assert "kept warm until" in plan.leftovers[1].why
     assert kept_warm()[0], "a list changes nothing"
 
-    assert sweep(yes=True).done
+    with monkeypatch.context() as patch:
+        for name, value in administrator.items():
+            patch.setenv(name, value)
+        assert sweep(yes=True).done
+    assert sim.denials()[denied:] == []
     assert {host.state for host in sim.hosts()} <= {"terminated"}
     holds, group = kept_warm()
     assert holds == [], "nothing brings the hosts back"

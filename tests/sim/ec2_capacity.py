@@ -4,11 +4,11 @@ import base64
 import itertools
 import json
 
-import boto3
 import pytest
 from botocore.exceptions import ClientError
 
 from helpers import eventually
+from simulated import client_of
 
 ARM_IMAGE = "resolve:ssm:/aws/service/ecs/optimized-ami/amazon-linux-2023/arm64/recommended/image_id"
 X86_IMAGE = "resolve:ssm:/aws/service/ecs/optimized-ami/amazon-linux-2023/recommended/image_id"
@@ -29,13 +29,7 @@ class Capacity:
         )
 
     def client(self, service):
-        return boto3.client(
-            service,
-            region_name=self.region,
-            endpoint_url=self.aws.environment["AWS_ENDPOINT_URL"],
-            aws_access_key_id=self.aws.environment["AWS_ACCESS_KEY_ID"],
-            aws_secret_access_key=self.aws.environment["AWS_SECRET_ACCESS_KEY"],
-        )
+        return client_of(self.aws.environment, service, region=self.region)
 
     def make(
         self,

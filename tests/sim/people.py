@@ -3,8 +3,7 @@
 import itertools
 import json
 
-import boto3
-from botocore.config import Config
+from simulated import client_of
 
 ACCOUNT = "123456789012"
 _serial = itertools.count(1)
@@ -24,18 +23,8 @@ def deny(action, resource="*", **condition):
 
 
 def client(aws, service, *, key="testing", secret="testing12345", token=None, region=None):
-    environment = aws.environment
-    return boto3.client(
-        service,
-        endpoint_url=environment["AWS_ENDPOINT_URL_S3" if service == "s3" else "AWS_ENDPOINT_URL"],
-        region_name=region or environment["AWS_REGION"],
-        aws_access_key_id=key,
-        aws_secret_access_key=secret,
-        aws_session_token=token,
-        config=Config(
-            retries={"total_max_attempts": 1}, signature_version="s3v4" if service == "s3" else None
-        ),
-    )
+    """A client with somebody's keys, which is refused at once."""
+    return client_of(aws.environment, service, region=region, keys=(key, secret, token), retries=1)
 
 
 class Role:

@@ -8,10 +8,9 @@ import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-import boto3
 import pytest
 
-from simulated import Account
+from simulated import Account, client_of
 from starburst.errors import OptionError, ProviderError
 from starburst.testing.aws import SimulatedAws
 
@@ -145,13 +144,7 @@ def test_simulate_prints_what_to_export(end):
         while "AWS_EC2_METADATA_DISABLED" not in exported:
             name, _, value = process.stdout.readline().removeprefix("export ").strip().partition("=")
             exported[name] = value
-        sts = boto3.client(
-            "sts",
-            region_name=exported["AWS_REGION"],
-            endpoint_url=exported["AWS_ENDPOINT_URL"],
-            aws_access_key_id=exported["AWS_ACCESS_KEY_ID"],
-            aws_secret_access_key=exported["AWS_SECRET_ACCESS_KEY"],
-        )
+        sts = client_of(exported, "sts")
         assert sts.get_caller_identity()["Account"] == "123456789012"
         if end is None:
             process.stdin.close()

@@ -1,13 +1,13 @@
 """Tasks in real containers: a tiny image, all that ends them, and what keeps them from starting."""
 
+import shlex
 import shutil
 import subprocess
-import tempfile
-from pathlib import Path
 
 import pytest
 import tiny_image
 
+from podman import own_podman
 from simulated import Account
 from starburst.testing.aws import SimulatedAws
 
@@ -18,21 +18,16 @@ STUBBORN = "trap '' TERM; echo waiting; while :; do sleep 0.1; done"
 
 
 @pytest.fixture(scope="module")
-def podman():
-    folder = Path(
-        tempfile.mkdtemp(prefix="sb-")
-    )  # podman wants its folder's name to have less than 50 characters
-    command = tiny_image.podman_command(folder)
-    tiny_image.build(command, folder)
-    yield command
-    tiny_image.remove(command)
-    shutil.rmtree(folder, ignore_errors=True)
+def podman(tmp_path_factory):
+    with own_podman() as command:
+        tiny_image.build(command, tmp_path_factory.mktemp("image"))
+        yield command
 
 
 @pytest.fixture(scope="module")
 def containers(tmp_path_factory, podman):
     folder = str(tmp_path_factory.mktemp("aws"))
-    with SimulatedAws(folder=folder, runtime="podman", podman=tiny_image.option(podman), rates=0) as aws:
+    with SimulatedAws(folder=folder, runtime="podman", podman=shlex.join(podman), rates=0) as aws:
         yield Account(aws)
 
 
@@ -51,7 +46,7 @@ def test_exit_code_lines_and_environment(containers):
 
 
 def test_root_that_cannot_be_written(containers):
-    task_id = run(containers, "touch /file || echo refused", readonlyRootFilesystem=True)
+    task_id = run(containers, "touch /file 2>&1 || echo refused", readonlyRootFilesystem=True)
     containers.until(task_id, "STOPPED")
     assert containers.lines(task_id)[-1] == "refused"
 
@@ -99,7 +94,7 @@ def test_images_that_cannot_be_had(containers, settings, reason):
 
 
 def test_no_container_outlives_the_simulator(tmp_path, podman):
-    with SimulatedAws(folder=str(tmp_path), runtime="podman", podman=tiny_image.option(podman)) as aws:
+    with SimulatedAws(folder=str(tmp_path), runtime="podman", podman=shlex.join(podman)) as aws:
         account = Account(aws)
         task_id = run(account, STUBBORN)
         account.until_line(task_id, "waiting")

@@ -1,7 +1,6 @@
 """A container image of a shell and a few programs of this machine, with the libraries that they need."""
 
 import re
-import shlex
 import shutil
 import subprocess
 import tarfile
@@ -11,17 +10,6 @@ NAME = "localhost/starburst-tiny:latest"
 _PROGRAMS = ("sh", "sleep", "env", "cat", "id", "touch")
 
 
-def podman_command(folder):
-    """Podman with a storage of its own in a folder."""
-    return [
-        "podman",
-        f"--root={folder / 'root'}",
-        f"--runroot={folder / 'run'}",
-        "--runtime=runc",
-        "--storage-opt=overlay.skip_mount_home=true",  # no mount outlives a run that is killed
-    ]
-
-
 def build(podman, folder):
     """Make the image known to this podman."""
     archive = folder / "tiny.tar"
@@ -29,17 +17,6 @@ def build(podman, folder):
         for path in _files():
             tar.add(path.resolve(), arcname=str(path).lstrip("/"))
     subprocess.run([*podman, "import", str(archive), NAME], check=True, capture_output=True)
-
-
-def remove(podman):
-    """Remove all that this podman keeps."""
-    for verb in (["rm", "--all", "--force", "--time=0"], ["rmi", "--all", "--force"]):
-        subprocess.run([*podman, *verb], check=True, capture_output=True)
-
-
-def option(podman):
-    """The command as SimulatedAws takes it."""
-    return shlex.join(podman)
 
 
 def _files():

@@ -372,6 +372,23 @@ def test_the_next_chunk_runs_while_the_last_writes_of_the_one_before_are_under_w
     session.run(scenario)
 
 
+def test_what_is_finished_does_not_wait_until_the_next_chunk_is_claimed():
+    """In a crowd of hundreds it takes long until one of few free chunks is won."""
+    session = Session()
+
+    async def scenario(s):
+        store = FaultyStore(s.store, clock=s.clock)
+        store.delay("create", "*/claims/000001-00000001.*", delay_s=30.0)
+        await s.submit(abs, negatives(2), chunksize=1)
+        running = asyncio.ensure_future(s.agent("w", Diary(s), store=store).run())
+        await s.clock.sleep(10)
+        assert await s.marks() == {0: (1, 0)}
+        await running
+        assert await s.marks() == {0: (1, 0), 1: (1, 0)}
+
+    session.run(scenario)
+
+
 def test_a_chunk_taken_over_while_its_task_runs_is_left_to_the_other_one():
     """The flush of what was finished is lost: the task that runs is stopped, and the worker goes on elsewhere."""
     session = Session()

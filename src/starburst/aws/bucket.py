@@ -101,7 +101,7 @@ class Bucket:
                 await part.set()
 
     async def remove(self) -> bool:
-        """As :meth:`starburst.aws.resource.Resource.remove`; with all objects and their versions."""
+        """As :meth:`starburst.aws.resource.Removable.remove`; with all objects and their versions."""
         if not (await self.state()).is_ours:
             return False
         for rest in reversed(range(_EMPTYING_ROUNDS)):

@@ -22,6 +22,7 @@ __all__ = [
 ]
 
 _WAIT_S = 180.0
+_SETTLED_S = 2.0
 
 
 async def ensure_provider(aws: Aws, name: str, *, group_arn: str, cluster: str, clock: Clock) -> str:
@@ -116,11 +117,15 @@ async def remove_provider(aws: Aws, name: str, *, cluster: str, clock: Clock) ->
 
 
 async def _change(aws: Aws, cluster: str, change: Callable[[list[str]], list[str]], *, clock: Clock) -> bool:
-    """Change the cluster's list until it is so: AWS takes whole lists only, and others may write theirs in between."""
-    changed = False
+    """Change the cluster's list until it is so: AWS takes whole lists only, and others may write theirs in between.
+
+    One that had read the list before our change was there drops it by its own, just after we saw it. So what we have
+    changed has to be there twice, longer apart than others take from reading to writing.
+    """
+    changed = settled = False
 
     async def so() -> bool:
-        nonlocal changed
+        nonlocal changed, settled
         while True:
             found = await _cluster(aws, cluster)
             status = found.get("attachmentsStatus", "")
@@ -131,6 +136,10 @@ async def _change(aws: Aws, cluster: str, change: Callable[[list[str]], list[str
             if wanted == names:
                 if status == "UPDATE_FAILED" and changed:
                     raise _failed(cluster, found)
+                if changed and not settled:
+                    settled = True
+                    await clock.sleep(_SETTLED_S)
+                    continue
                 return True
             strategy = found.get("defaultCapacityProviderStrategy", ())
             try:
@@ -147,7 +156,7 @@ async def _change(aws: Aws, cluster: str, change: Callable[[list[str]], list[str
                 if error.code not in BUSY:
                     raise
                 return False
-            changed = True  # and look again: another client may have written its own list at the same time
+            changed, settled = True, False
 
     await wait_until(
         so,

@@ -85,7 +85,7 @@ class Cluster:
             await attach_provider(self.aws, CLUSTER, *_FARGATE, clock=self.clock)
 
     async def remove(self) -> bool:
-        """As :meth:`starburst.aws.resource.Resource.remove`; its tasks and its capacity have to be gone.
+        """As :meth:`starburst.aws.resource.Removable.remove`; its tasks and its capacity have to be gone.
 
         Raises:
             NotSetUp: Something of somebody else's is still in it.

@@ -76,10 +76,43 @@ _KINDS: dict[type[CloudError], tuple[str, ...]] = {
         "ResourceContentionFault",
         "ResourceInUse",
         "ScalingActivityInProgress",
+        "PendingVerification",
     ),
     NotSetUp: ("ClusterNotFoundException", "RepositoryNotFoundException", "NoSuchBucket"),
 }
 _BY_CODE = {code: kind for kind, codes in _KINDS.items() for code in codes}
+
+_BLOCKED = (
+    "AWS has blocked this account",
+    (
+        "AWS wrote why to the account's e-mail address; see the console: Billing, and Support Center. `aws sts "
+        "get-caller-identity` shows which account it is"
+    ),
+)
+_UNFINISHED = (
+    "this AWS account is not activated for that service yet",
+    (
+        "finish the sign-up (payment method, telephone, support plan): https://portal.aws.amazon.com/billing/signup; "
+        "a new account takes up to a day. `aws ec2 describe-regions` works when it is ready"
+    ),
+)
+_VERIFIED = (
+    "AWS is still verifying this account in that region",
+    (
+        "wait, and try the same again: it takes minutes, at most four hours, and AWS writes an e-mail; another "
+        "region may work meanwhile"
+    ),
+)
+_ACCOUNT: dict[str, tuple[str, str]] = {
+    "AccountProblem": _BLOCKED,
+    "Blocked": _BLOCKED,
+    "BlockedException": _BLOCKED,
+    "NotSignedUp": _UNFINISHED,
+    "OptInRequired": _UNFINISHED,
+    "SubscriptionRequiredException": _UNFINISHED,
+    "PendingVerification": _VERIFIED,
+}
+"""Codes that tell of the account as a whole, often in its first days: what it means, and what to do."""
 
 _HINTS: dict[type[CloudError], str] = {
     CredentialsError: _LOGIN,
@@ -119,6 +152,9 @@ def to_cloud_error(error: Exception, service: str, operation: str) -> CloudError
         kind = _BY_CODE.get(code_from_status, CloudError) if code_from_status >= "500" else CloudError
     else:
         kind = _BY_CODE[code]
+    if code in _ACCOUNT:
+        what, hint = _ACCOUNT[code]
+        return kind(f"{action} failed: {what} ({code}): {text}", hint=hint, code=code, operation=action)
     if kind is PermissionDenied:
         return kind(
             f"AWS does not permit {action}: {text}",

@@ -113,7 +113,7 @@ class LogGroup:
             )
 
     async def remove(self) -> bool:
-        """As :meth:`starburst.aws.resource.Resource.remove`; with all lines."""
+        """As :meth:`starburst.aws.resource.Removable.remove`; with all lines."""
         if not (await self.state()).is_ours:
             return False
         await self.aws.call("logs", "delete_log_group", logGroupName=LOG_GROUP)

@@ -19,6 +19,7 @@ from starburst.aws.names import (
     TASK_ROLE,
 )
 from starburst.aws.policies import (
+    PREFIX,
     PUSH,
     allow,
     bucket_arn,
@@ -40,23 +41,7 @@ __all__ = ["job_builds_policy", "job_policy", "setup_builds_policy", "setup_poli
 Document = dict[str, Any]
 
 _TASK_ROLES = [EXECUTION_ROLE, TASK_ROLE, SUPERVISOR_ROLE]
-_LOOK = [
-    "cloudwatch:GetMetricData",
-    "ecr:GetAuthorizationToken",
-    "logs:DescribeLogGroups",
-    "logs:GetQueryResults",
-    "logs:StopQuery",
-    "pricing:GetProducts",
-    "servicequotas:Get*",
-    "servicequotas:List*",
-]
-_LAUNCH = [
-    "ec2:CreateLaunchTemplate*",
-    "ec2:CreateTags",
-    "ec2:DeleteLaunchTemplate*",
-    "ec2:ModifyLaunchTemplate",
-    "ec2:RunInstances",
-]
+_LAUNCH = ["ec2:CreateLaunchTemplate*", "ec2:CreateTags", "ec2:RunInstances"]
 _NETWORK = [
     "ec2:AssociateRouteTable",
     "ec2:AttachInternetGateway",
@@ -68,6 +53,7 @@ _NETWORK = [
     "ec2:CreateSubnet",
     "ec2:CreateVpc",
     "ec2:CreateVpcEndpoint",
+    "ec2:DeleteLaunchTemplate",
     "ec2:DisassociateRouteTable",
     "ec2:ModifySubnetAttribute",
     "ec2:ModifyVpcAttribute",
@@ -85,7 +71,6 @@ def setup_policy(scope: Scope) -> Document:
             [
                 "s3:CreateBucket",
                 "s3:DeleteBucket",
-                "s3:DeleteBucketPolicy",
                 "s3:Get*",
                 "s3:ListBucket*",
                 "s3:PutBucket*",
@@ -99,6 +84,7 @@ def setup_policy(scope: Scope) -> Document:
             ["s3:GetObject", "s3:DeleteObject", "s3:DeleteObjectVersion", "s3:AbortMultipartUpload"],
             f"{bucket}/*",
         ),
+        allow("s3:PutObject", f"{bucket}/{PREFIX}*"),  # sweep closes sessions that nobody looks after
         allow(
             [
                 "iam:*InstanceProfile",
@@ -133,16 +119,22 @@ def setup_policy(scope: Scope) -> Document:
         allow("ecs:TagResource", "*", StringEquals={"ecs:CreateAction": ["CreateCluster"]}),
         allow("ecs:DeleteTaskDefinitions", families(scope)),
         *tasks_statements(scope)[1:],
-        allow(["ecs:DeregisterTaskDefinition", "ecs:ListTaskDefinition*", "ecr:GetAuthorizationToken"], "*"),
-        allow("ecs:ListServices", "*"),  # AWS checks it on no resource
+        # AWS checks these on no resource.
+        allow(
+            [
+                "ecr:GetAuthorizationToken",
+                "ecs:DeregisterTaskDefinition",
+                "ecs:DescribeTaskDefinition",
+                "ecs:ListServices",
+                "ecs:ListTaskDefinition*",
+            ],
+            "*",
+        ),
         allow([*_NETWORK, *_LAUNCH], "*", StringEquals={"aws:RequestedRegion": scope.region}),
         allow(
             ["ec2:Delete*", "ec2:DetachInternetGateway"],
             "*",
             StringEquals={f"aws:ResourceTag/{MANAGED_TAG}": "true"},
-        ),
-        allow(
-            ["servicequotas:Get*", "servicequotas:List*", "servicequotas:RequestServiceQuotaIncrease"], "*"
         ),
     )
 
@@ -152,17 +144,15 @@ def job_policy(scope: Scope) -> Document:
     definitions = families(scope)
     return document(
         *objects_statements(scope),
-        allow("s3:GetBucketLocation", bucket_arn(scope)),
         *tasks_statements(scope),
         allow("ecs:RegisterTaskDefinition", definitions),
         allow("ecs:TagResource", definitions, StringEquals={"ecs:CreateAction": ["RegisterTaskDefinition"]}),
-        allow(["ecs:DeregisterTaskDefinition", "ecs:ListTaskDefinition*"], "*"),
+        allow(["ecr:GetAuthorizationToken", "ecs:DescribeTaskDefinition", "logs:DescribeLogGroups"], "*"),
         pass_roles(scope, _TASK_ROLES, "ecs-tasks"),
         pass_roles(scope, [INSTANCE_ROLE], "ec2"),
         allow(list(PUSH), repository_arn(scope)),
-        allow(_LOOK, "*"),
+        allow("ecr:GetAuthorizationToken", "*"),
         read_logs(scope),
-        allow(["logs:StartQuery", "logs:StartLiveTail"], [log_group_arn(scope), f"{log_group_arn(scope)}:*"]),
         *_capacity_statements(scope),
         # Whoever makes an Auto Scaling group from a launch template must be allowed what the template does.
         allow(_LAUNCH, "*", StringEquals={"aws:RequestedRegion": scope.region}),
@@ -190,7 +180,7 @@ def _capacity_statements(scope: Scope) -> list[Document]:
     return [
         allow(["ecs:*CapacityProvider", "ecs:DescribeCapacityProviders"], provider),
         allow(
-            ["ecs:PutClusterCapacityProviders", "ecs:UpdateCluster", "ecs:DescribeClusters"],
+            ["ecs:PutClusterCapacityProviders", "ecs:DescribeClusters"],
             scope.arn("ecs", f"cluster/{CLUSTER}"),
         ),
         allow("ecs:TagResource", provider, StringEquals={"ecs:CreateAction": ["CreateCapacityProvider"]}),
@@ -200,7 +190,6 @@ def _capacity_statements(scope: Scope) -> list[Document]:
                 "autoscaling:CreateOrUpdateTags",
                 "autoscaling:Delete*",
                 "autoscaling:PutScheduledUpdateGroupAction",
-                "autoscaling:PutWarmPool",
                 "autoscaling:SetInstanceProtection",
                 "autoscaling:UpdateAutoScalingGroup",
             ],

@@ -155,9 +155,6 @@ def supervisor_policy(scope: Scope) -> Document:
                 "autoscaling:DescribeAutoScalingGroups",
                 "autoscaling:DescribeScalingActivities",
                 "autoscaling:DescribeScheduledActions",
-                "ec2:DescribeInstances",
-                "ec2:DescribeInstanceTypes",
-                "ec2:DescribeSpotPriceHistory",
             ],
             "*",
         ),
@@ -254,13 +251,7 @@ def tasks_statements(scope: Scope) -> list[Document]:
         allow(["ecs:StopTask", "ecs:DescribeTasks"], tasks, **in_cluster),
         allow("ecs:TagResource", tasks, StringEquals={"ecs:CreateAction": ["RunTask"]}),
         # ListTasks is authorised on container instances, of which Fargate has none: hence "*".
-        allow(["ecs:ListTasks", "ecs:ListContainerInstances"], "*", **in_cluster),
-        allow(
-            "ecs:DescribeContainerInstances",
-            scope.arn("ecs", f"container-instance/{CLUSTER}/*"),
-            **in_cluster,
-        ),
-        allow(["ecs:DescribeTaskDefinition", "ecs:DescribeClusters", "ecs:DescribeCapacityProviders"], "*"),
+        allow("ecs:ListTasks", "*", **in_cluster),
     ]
 
 
@@ -278,6 +269,6 @@ def read_logs(scope: Scope) -> Document:
     """Read our log group."""
     group = log_group_arn(scope)
     return allow(
-        ["logs:GetLogEvents", "logs:FilterLogEvents", "logs:DescribeLogStreams"],
+        ["logs:GetLogEvents", "logs:DescribeLogStreams"],
         [group, f"{group}:*"],
     )

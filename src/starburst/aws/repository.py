@@ -115,7 +115,7 @@ class Repository:
             await self._call("put_lifecycle_policy", lifecyclePolicyText=json.dumps(_RULES))
 
     async def remove(self) -> bool:
-        """As :meth:`starburst.aws.resource.Resource.remove`; with all images."""
+        """As :meth:`starburst.aws.resource.Removable.remove`; with all images."""
         if not (await self.state()).is_ours:
             return False
         await self._call("delete_repository", force=True)

@@ -16,6 +16,7 @@ from starburst.errors import CloudError, CloudUnavailable, NotSetUp
 __all__ = [
     "MISSING",
     "OURS",
+    "Removable",
     "Resource",
     "Scope",
     "State",
@@ -119,7 +120,7 @@ class Scope:
 
 
 class Resource(Protocol):
-    """One thing in the account that set-up makes and teardown removes."""
+    """One thing in the account that set-up makes, or uses."""
 
     @property
     def kind(self) -> str:
@@ -147,6 +148,10 @@ class Resource(Protocol):
             NotSetUp: Something of that name is somebody else's.
         """
         ...
+
+
+class Removable(Resource, Protocol):
+    """One that teardown removes as a whole."""
 
     async def remove(self) -> bool:
         """Remove it if it is ours; whether there was anything to remove."""

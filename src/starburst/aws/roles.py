@@ -149,7 +149,7 @@ class Role:
             await self._call("put_role_policy", PolicyName=name, PolicyDocument=text)
 
     async def remove(self) -> bool:
-        """As :meth:`starburst.aws.resource.Resource.remove`; it stays while other regions or buckets need it."""
+        """As :meth:`starburst.aws.resource.Removable.remove`; it stays while other regions or buckets need it."""
         if not (await self.state()).is_ours:
             return False
         names = await _policy_names(self.aws, self.name)
@@ -237,7 +237,7 @@ class InstanceProfile:
             await self._add_role()
 
     async def remove(self) -> bool:
-        """As :meth:`starburst.aws.resource.Resource.remove`."""
+        """As :meth:`starburst.aws.resource.Removable.remove`."""
         if not (await self.state()).is_ours:
             return False
         await self._drop_roles()
@@ -270,6 +270,8 @@ class InstanceProfile:
 @dataclass(frozen=True, slots=True)
 class ServiceLinkedRoles:
     """The roles by which AWS's own services act in the account; an account has each once, whoever asked for it.
+
+    They stay: they cost nothing, and what else is in the account may need them.
 
     Attributes:
         aws: Whose account.
@@ -307,10 +309,6 @@ class ServiceLinkedRoles:
                 "create_service_linked_role",
                 AWSServiceName=f"{service}.amazonaws.com",
             )
-
-    async def remove(self) -> bool:
-        """They stay: they cost nothing, and what else is in the account may need them."""
-        return False
 
     async def _lacking(self) -> list[str]:
         return [

@@ -94,10 +94,6 @@ class SecurityGroup:
         if _SHUT in state.details:
             await self.aws.call("ec2", "authorize_security_group_egress", **group, IpPermissions=[_ANYWHERE])
 
-    async def remove(self) -> bool:
-        """Not one by one: teardown takes those of all VPCs, see :func:`our_security_groups`."""
-        return False
-
 
 async def our_security_groups(aws: Aws) -> list[dict[str, Any]]:
     """The groups of workers that set-up made in any VPC of the region."""

@@ -97,7 +97,7 @@ class NewVpc:
         await self._ensure_routes(pieces, vpc)
 
     async def remove(self) -> bool:
-        """As :meth:`starburst.aws.resource.Resource.remove`; waits for addresses that tasks leave behind."""
+        """As :meth:`starburst.aws.resource.Removable.remove`; waits for addresses that tasks leave behind."""
         for attempt in range(_ROUNDS):
             if (pieces := await self._pieces()) is None:
                 return attempt > 0

@@ -111,7 +111,7 @@ async def collect_all(
         try:
             while found.missing and found.error is None and not deadline.passed:
                 await look_after()
-                await clock.sleep(min(store.poll.max_s, deadline.remaining_s()))
+                await collector.pause(min(store.poll.max_s, deadline.remaining_s()))
         finally:
             await collector.close()
     return found

@@ -116,6 +116,16 @@ class Collector:
         """Nobody waits for it any more."""
         self._watched.pop(seq, None)
 
+    async def pause(self, seconds: float) -> None:
+        """Wait so long, or less if meanwhile nothing is watched any more."""
+        sleeping = asyncio.ensure_future(self._clock.sleep(seconds))
+        looking = () if self._loop is None or self._loop.done() else (self._loop,)
+        try:
+            await asyncio.wait({sleeping, *looking}, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            sleeping.cancel()
+            await asyncio.gather(sleeping, return_exceptions=True)
+
     async def close(self) -> None:
         """Stop looking."""
         if self._loop is not None:
@@ -186,6 +196,8 @@ class Collector:
             except Exception as error:
                 log.exception("the collector failed")
                 self.fail_all(StarburstError(f"results cannot be read: {type(error).__name__}: {error}"))
+            if not self._watched:
+                return
             now = self._clock.monotonic()
             if self._fresh.is_set():
                 self._fresh.clear()

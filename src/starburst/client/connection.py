@@ -28,6 +28,7 @@ from starburst.errors import (
     InvalidStoreURL,
     NotSetUp,
     SessionNotFound,
+    StarburstError,
     StoreUnavailable,
 )
 from starburst.options import CLOUD, Options, parse_memory_bytes
@@ -88,7 +89,8 @@ class Connection:
         provider = load_provider(options.launch_type)
         place = await provider.prepare(options)
         url = options.store or place.store or default_store_url()
-        store = place_at(url, options).open()
+        at = place_at(url, options)
+        store = at.open()
         if options.launch_type in CLOUD and not store.url.startswith("s3:"):
             raise InvalidStoreURL(
                 f"the store {store.url} is on this machine, where workers on AWS cannot reach it",
@@ -101,15 +103,8 @@ class Connection:
             )
         clock = SystemClock()
         manifest = _manifest(options, kind, session_id or new_session_id(kind), clock, place)
-        try:
+        with at.known():
             made = await create_session(store, manifest)
-        except InvalidStoreURL as error:
-            if url != place.store:
-                raise
-            raise NotSetUp(
-                f"the bucket of the set-up cannot be used: {error.message}",
-                hint="starburst setup makes what is missing; `starburst setup --check` shows what that is",
-            ) from error
         if not made:
             manifest = await read_manifest(store, manifest.session_id)
         connection = cls(store, manifest, provider, clock)
@@ -127,18 +122,21 @@ class Connection:
 
         Raises:
             SessionNotFound: It is in none of them.
+            NotSetUp: Nor can it be found in the bucket of a set-up, which is gone.
         """
-        places = usual_places(store, region)
-        for i, place in enumerate(places):
+        why: StarburstError = SessionNotFound(f"there is no session {session_id!r}")
+        for place in usual_places(store, region):
             opened = place.open()
             try:
-                manifest = await read_manifest(opened, session_id)
-            except (SessionNotFound, AccessDenied, StoreUnavailable):
-                if i == len(places) - 1:
-                    raise
+                with place.known():
+                    manifest = await read_manifest(opened, session_id)
+            except NotSetUp as error:
+                why = error
+            except (SessionNotFound, AccessDenied, StoreUnavailable) as error:
+                why = why if isinstance(why, NotSetUp) else error
             else:
-                break
-        return cls(opened, manifest, load_provider(manifest.launch_type, manifest.deployment))
+                return cls(opened, manifest, load_provider(manifest.launch_type, manifest.deployment))
+        raise why
 
     @property
     def session_id(self) -> str:

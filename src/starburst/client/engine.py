@@ -36,18 +36,23 @@ class Engine:
                 threading.Thread(target=self._loop.run_forever, name="starburst", daemon=True).start()
             return self._loop
 
-    def run(self, work: Coroutine[Any, Any, T]) -> T:
+    def run(self, work: Coroutine[Any, Any, T], *, wait_s: float | None = None) -> T:
         """Run a coroutine there and wait for it; an interrupt of the caller cancels it.
+
+        Args:
+            work: The coroutine.
+            wait_s: Give up after so long, though the loop itself be stuck.
 
         Raises:
             RuntimeError: The program is ending: the thread does not run any more.
+            TimeoutError: It took longer than ``wait_s``.
         """
         if self._ended:
             work.close()
             raise RuntimeError("starburst cannot work any more: the program is ending")
         future = asyncio.run_coroutine_threadsafe(work, self.loop)
         try:
-            return future.result()
+            return future.result(wait_s)
         except BaseException:
             future.cancel()
             raise

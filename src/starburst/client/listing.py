@@ -9,7 +9,7 @@ from starburst.client.engine import engine
 from starburst.client.places import usual_places
 from starburst.client.status import SessionSummary, read_status, summary_of
 from starburst.clock import SystemClock
-from starburst.errors import StarburstError, StoreError
+from starburst.errors import NotSetUp, StarburstError, StoreError
 from starburst.protocol.keys import session_url
 from starburst.protocol.sessions import list_session_ids, read_manifest
 from starburst.store.base import Store
@@ -33,12 +33,14 @@ def list_sessions(store: str | None = None, region: str | None = None) -> list[S
 
     Raises:
         StoreError: The store cannot be read.
+        NotSetUp: It is the bucket of a set-up, and gone.
     """
     found: list[SessionSummary] = []
     for i, place in enumerate(usual_places(store, region)):
         try:
-            found += engine.run(_list(place.open()))
-        except StoreError as error:
+            with place.known():
+                found += engine.run(_list(place.open()))
+        except (StoreError, NotSetUp) as error:
             if i == 0:
                 raise
             log.warning("sessions in %s are not listed: %s", place.url, error)

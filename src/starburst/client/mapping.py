@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import itertools
 import sys
@@ -23,6 +24,7 @@ from starburst.client.packing import (
 from starburst.client.plan import current_options
 from starburst.client.pool import Pool, discard, open_pool
 from starburst.client.progress import ProgressSink, Silent, open_sink
+from starburst.client.terminated import tidied_at_sigterm
 from starburst.errors import OptionError, TaskError
 from starburst.options import Options
 
@@ -230,13 +232,17 @@ def _run(packed: Packed, options: Options, *, on_error: OnError, progress: bool)
 
 @contextlib.contextmanager
 def attended(call: Call, *, can_go_on: bool = True) -> Iterator[None]:
-    """See to a call's display, and to Ctrl-C, after which a call that was submitted whole can go on."""
+    """See to a call's display, and to Ctrl-C and SIGTERM, after which one that was submitted whole can go on."""
     in_order = False
     try:
-        yield
+        with tidied_at_sigterm(lambda limit_s: _terminated(call, limit_s, can_go_on=can_go_on)):
+            yield
         in_order = True
     except KeyboardInterrupt:
-        _interrupted(call, can_go_on=can_go_on)
+        discard(call.pool)
+        engine.run(call.pool.stop_workers())
+        # The user must see it, with or without a display.
+        print(_farewell(call, "interrupted", can_go_on=can_go_on), end="", file=sys.stderr)  # noqa: T201
         raise
     finally:
         call.finish(in_order=in_order)
@@ -264,18 +270,21 @@ def submit(call: Call, part: Slice, packed: Packed, options: Options) -> None:
     part.seq = engine.run(pool.submit(packed, header, call.taker(part), call.give_up))
 
 
-def _interrupted(call: Call, *, can_go_on: bool) -> None:
-    """Ctrl-C: workers stop, results stay, and the user is told where."""
-    discard(call.pool)
-    engine.run(call.pool.stop_workers())
+def _terminated(call: Call, limit_s: float, *, can_go_on: bool) -> str:
+    """As after Ctrl-C, but that the process is about to end. What was interrupted may hold any lock: take none."""
+    engine.run(asyncio.wait_for(call.pool.stop_workers(), limit_s), wait_s=limit_s)
+    return _farewell(call, "terminated", can_go_on=can_go_on)
+
+
+def _farewell(call: Call, what: str, *, can_go_on: bool) -> str:
+    """Where the results are that stay."""
     session_id = call.pool.address
     lines = (
-        f"interrupted: workers stopped, {call.done} of {call.total} results are kept in {call.pool.session_id}",
-        f"take what is there: starburst collect {session_id} --no-wait -o results.pickle",
-        f"finish it:          starburst.attach({session_id!r}).collect()",
+        f"{what}: workers stopped, {call.done} of {call.total} results are kept in {call.pool.session_id}\n",
+        f"take what is there: starburst collect {session_id} --no-wait -o results.pickle\n",
+        f"finish it:          starburst.attach({session_id!r}).collect()\n",
     )
-    for line in lines if can_go_on else lines[:2]:
-        print(line, file=sys.stderr)  # noqa: T201 - the user must see it, with or without a display
+    return "".join(lines if can_go_on else lines[:2])
 
 
 def _lazily(

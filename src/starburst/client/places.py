@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from starburst.aws.deployment import Deployment, deployment_of, load_deployments
 from starburst.client.plan import current_options
 from starburst.config import default_store_url
+from starburst.errors import InvalidStoreURL, NotSetUp
 from starburst.options import Options
 from starburst.store import open_store
 from starburst.store.base import Store
@@ -22,11 +25,13 @@ class StorePlace:
         url: Its URL.
         region: The bucket's region, if it has one.
         profile: The AWS profile to use, or None.
+        set_up: Whether ``starburst setup`` made it.
     """
 
     url: str
     region: str | None = None
     profile: str | None = None
+    set_up: bool = False
 
     def open(self) -> Store:
         """Open it.
@@ -35,6 +40,23 @@ class StorePlace:
             StoreError: It cannot be opened.
         """
         return open_store(self.url, region=self.region, profile=self.profile)
+
+    @contextlib.contextmanager
+    def known(self) -> Iterator[None]:
+        """Where the store is said not to be there: the set-up can make its bucket again.
+
+        Raises:
+            NotSetUp: It is the bucket of the set-up.
+        """
+        try:
+            yield
+        except InvalidStoreURL as error:
+            if not self.set_up:
+                raise
+            raise NotSetUp(
+                f"the bucket of the set-up cannot be used: {error.message}",
+                hint=f"`starburst setup --region {self.region}` makes what is missing",
+            ) from error
 
 
 def place_at(url: str, options: Options) -> StorePlace:
@@ -79,4 +101,4 @@ def places_of(options: Options) -> list[StorePlace]:
 
 def _bucket_of(deployment: Deployment, options: Options, url: str | None = None) -> StorePlace:
     profile = options.profile or deployment.usual_profile
-    return StorePlace(url or f"s3://{deployment.bucket}", deployment.region, profile)
+    return StorePlace(url or f"s3://{deployment.bucket}", deployment.region, profile, set_up=True)

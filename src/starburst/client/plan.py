@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections.abc import Mapping
 from contextvars import ContextVar
@@ -13,7 +14,10 @@ from starburst.options import Options, check_names
 
 __all__ = ["Plan", "current_options", "plan"]
 
+log = logging.getLogger(__name__)
+
 _planned: ContextVar[Mapping[str, Any] | None] = ContextVar("starburst_plan", default=None)
+_told: set[tuple[str, tuple[str, ...]]] = set()
 _main_plan: Mapping[str, Any] = {}
 """The main thread's plan, which holds in threads that have none of their own."""
 
@@ -76,6 +80,8 @@ def _set(options: Mapping[str, Any]) -> None:
 def current_options(changes: Mapping[str, Any], parameters: tuple[str, ...] = ()) -> Options:
     """Defaults, stored settings, plan and ``changes``, each on top of the one before.
 
+    What plan or ``changes`` say without any effect is logged, once.
+
     Args:
         changes: The options of a call.
         parameters: What else the call has by name, for the list in the error.
@@ -86,4 +92,14 @@ def current_options(changes: Mapping[str, Any], parameters: tuple[str, ...] = ()
     """
     check_names(changes, (*Options.names(), *parameters))
     given = {name: value for name, value in changes.items() if value is not None}
-    return load_settings().options().merged({**_current(), **given})
+    chosen = {**_current(), **given}
+    options = load_settings().options().merged(chosen)
+    _tell(options.launch_type, options.without_effect(chosen))
+    return options
+
+
+def _tell(launch_type: str, names: tuple[str, ...]) -> None:
+    """Say once what the launch type does not look at."""
+    if names and (launch_type, names) not in _told:
+        _told.add((launch_type, names))
+        log.warning("without effect with launch_type %s: %s", launch_type, ", ".join(names))

@@ -7,7 +7,7 @@ import contextlib
 import os
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from starburst.client.address import address
 from starburst.client.collector import Collector, Watched, ended
@@ -201,6 +201,8 @@ class Pool:
         if not (at_once or silent or standing is None or standing.resigned):
             self._alone_since = None
             return
+        if not at_once and standing is not None and standing.resigned and not await self.is_open():
+            return  # it was the last one
         if silent:
             await self._check_that_the_store_takes_writes(now)
         await self._ensure_supervisor(silent=silent)
@@ -390,9 +392,15 @@ def close_all() -> None:
         mine = [pool for pid, pool in known if pid == os.getpid()]
         _pools.clear()
         _ended.clear()
-    for pool in mine:
-        with contextlib.suppress(StarburstError):
-            engine.run(pool.close())
+    if mine:
+        engine.run(_close(mine))
+
+
+async def _close(pools: Sequence[Pool]) -> None:
+    """Close them side by side: a program that used several ends as soon as one that used one."""
+    for problem in await asyncio.gather(*(pool.close() for pool in pools), return_exceptions=True):
+        if problem is not None and not isinstance(problem, StarburstError):
+            raise problem
 
 
 at_exit(close_all)

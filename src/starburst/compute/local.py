@@ -14,7 +14,7 @@ import errno
 import logging
 import os
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -156,8 +156,8 @@ class LocalProvider:
             ProviderError: Some may not be signalled by this user, or survived SIGKILL.
         """
         folder = SessionFolder(self._root, session_id)
-        await self._end(folder, workers, processes.terminate, Deadline(self._clock, grace_s))
-        left = await self._end(folder, workers, processes.kill, Deadline(self._clock, _KILL_WAIT_S))
+        left = await self._end(folder, workers, processes.terminate, Deadline(self._clock, grace_s))
+        left = await self._end(folder, workers, processes.kill, Deadline(self._clock, _KILL_WAIT_S), ran=left)
         if left:
             raise ProviderError(
                 f"Workers of session {session_id} still run after SIGKILL: "
@@ -280,17 +280,29 @@ class LocalProvider:
         workers: Sequence[str] | None,
         signal_process: Callable[[int], None],
         deadline: Deadline,
+        *,
+        ran: Iterable[ProcessRecord] = (),
     ) -> list[ProcessRecord]:
-        """Signal each worker once and wait; returns those that still run when the deadline has passed."""
-        signalled: dict[str, ProcessRecord] = {}
+        """Signal each worker once and wait; returns those that still run when the deadline has passed.
+
+        Args:
+            folder: Where their records are.
+            workers: Which; None for all.
+            signal_process: How.
+            deadline: When to give up.
+            ran: Those that ran a moment ago.
+        """
+        seen = {record.worker: record for record in ran}
+        signalled: set[str] = set()
         while True:
             running = {record.worker: record for record in self._running(folder, workers)}
-            for worker in signalled.keys() - running.keys():
+            for worker in seen.keys() - running.keys():
                 # It ran a moment ago, so the group is still its own: what it left behind ends too.
-                _signal(signalled.pop(worker), processes.kill_group)
-            for worker in running.keys() - signalled.keys():
+                _signal(seen.pop(worker), processes.kill_group)
+            for worker in running.keys() - signalled:
                 _signal(running[worker], signal_process)
-                signalled[worker] = running[worker]
+                signalled.add(worker)
+            seen.update(running)
             if not running or deadline.passed:
                 return list(running.values())
             await self._clock.sleep(_POLL_S)

@@ -64,10 +64,6 @@ class Used:
     async def ensure(self) -> None:
         """It is there."""
 
-    async def remove(self) -> bool:
-        """It is not ours."""
-        return False
-
 
 def deployment_of_scope(
     scope: Scope,
@@ -320,10 +316,3 @@ class SettingsFile:
             )
         if stored_deployment(self.blueprint.scope.region) != wanted:
             save_deployment(wanted)
-
-    async def remove(self) -> bool:
-        """As :meth:`starburst.aws.resource.Resource.remove`."""
-        found = deployment_path(self.blueprint.scope.region)
-        existed = found.exists()
-        found.unlink(missing_ok=True)
-        return existed

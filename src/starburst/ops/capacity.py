@@ -91,12 +91,3 @@ class Capacity:
         if deployment is None:
             raise CloudError("there is no network for EC2 hosts yet", hint="starburst setup, once more")
         await ensure_capacity(self.aws, deployment, self.instance_types, spot=self.spot, clock=self.clock)
-
-    async def remove(self) -> bool:
-        """As :meth:`starburst.aws.resource.Resource.remove`."""
-        from starburst.compute.ec2_capacity import remove_capacity
-
-        deployment = await self.deployment()
-        if deployment is None:
-            return False
-        return await remove_capacity(self.aws, deployment, self.name, clock=self.clock)

@@ -17,7 +17,7 @@ from starburst.aws.deployment import deployment_path, forget_deployment
 from starburst.aws.loggroup import LogGroup
 from starburst.aws.names import BUILD_ROLE, CLUSTER, bucket_name
 from starburst.aws.repository import Repository
-from starburst.aws.resource import Resource, Scope
+from starburst.aws.resource import Removable, Scope
 from starburst.aws.roles import InstanceProfile, Role, buckets_of, roles_of
 from starburst.aws.security_group import our_security_groups, remove_when_free
 from starburst.aws.vpc import NewVpc
@@ -176,7 +176,7 @@ class Teardown:
                 on_item(item)
         return msgspec.structs.replace(plan, done=True, kept=tuple(self._kept))
 
-    async def _plan_whole(self, resource: Resource) -> None:
+    async def _plan_whole(self, resource: Removable) -> None:
         state = await resource.state()
         if state.is_ours:
             self._removals.append((Item(kind=resource.kind, name=resource.name), resource.remove))

@@ -7,7 +7,7 @@ import contextlib
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, TypeVar
+from typing import Any
 
 from starburst.clock import Clock, Deadline
 from starburst.compute.base import LaunchSpec, Provider, outcomes_of
@@ -33,11 +33,11 @@ from starburst.supervisor.leader import Identity, Term, lead
 from starburst.supervisor.observer import Observer
 from starburst.supervisor.start import launch_place
 from starburst.supervisor.tending import Tender
+from starburst.supervisor.waiting import cancelled, unless
 
 __all__ = ["Report", "Supervisor"]
 
 log = logging.getLogger(__name__)
-T = TypeVar("T")
 
 _LOCAL_TICK_S = 0.25
 _DRAIN_S = 35.0
@@ -161,7 +161,7 @@ class Supervisor:
         leading = asyncio.ensure_future(
             lead(self._store, self._manifest, self._clock, me=self._me, wait=wait, is_over=self._is_over)
         )
-        self._term = term = await _unless(stop, leading)
+        self._term = term = await unless(stop, leading)
         if term is None:
             return None
         self._observer.begin_term()
@@ -174,7 +174,7 @@ class Supervisor:
             await self._supervise(term, stop)
         finally:
             # Stops that still wait for their worker to go are not waited for: the next supervisor stops it again.
-            await _cancelled([keeping, stopping, *self._stops])
+            await cancelled([keeping, stopping, *self._stops])
             await self._tender.cancel()
             await term.resign()
         return self.report
@@ -242,7 +242,7 @@ class Supervisor:
 
     async def _pause(self, seconds: float) -> None:
         began_s = self._clock.monotonic()
-        await _unless(self._changed, asyncio.ensure_future(self._clock.sleep(seconds)))
+        await unless(self._changed, asyncio.ensure_future(self._clock.sleep(seconds)))
         # Many submissions in a row wake us once, not once each.
         await self._clock.sleep(self._tick_s / 5 - (self._clock.monotonic() - began_s))
 
@@ -381,21 +381,3 @@ class Supervisor:
             log.warning("the event %r was not recorded: %s", what, error)
             return False
         return True
-
-
-async def _unless(event: asyncio.Event, task: asyncio.Future[T]) -> T | None:
-    """What the task returns; None, and the task cancelled, if the event is set before."""
-    waiting = asyncio.ensure_future(event.wait())
-    both: set[asyncio.Future[Any]] = {task, waiting}
-    try:
-        await asyncio.wait(both, return_when=asyncio.FIRST_COMPLETED)
-        return task.result() if task.done() else None
-    finally:
-        await _cancelled([task, waiting])
-
-
-async def _cancelled(tasks: Sequence[asyncio.Future[Any]]) -> None:
-    """Cancel tasks and wait until they have ended."""
-    for task in tasks:
-        task.cancel()
-    await asyncio.gather(*tasks, return_exceptions=True)

@@ -8,6 +8,7 @@ import logging
 from starburst.clock import Clock
 from starburst.compute.base import Provider
 from starburst.errors import ProviderError
+from starburst.supervisor.waiting import cancelled
 
 __all__ = ["Tender"]
 
@@ -42,15 +43,12 @@ class Tender:
         try:
             await asyncio.wait([last, timer], return_when=asyncio.FIRST_COMPLETED)
         finally:
-            last.cancel()
-            timer.cancel()
-            await asyncio.gather(last, timer, return_exceptions=True)
+            await cancelled([last, timer])
 
     async def cancel(self) -> None:
         """End the call that runs, if there is one."""
         if self._running is not None:
-            self._running.cancel()
-            await asyncio.gather(self._running, return_exceptions=True)
+            await cancelled([self._running])
 
     async def _last(self) -> None:
         if self._running is not None:

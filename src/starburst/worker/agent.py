@@ -36,6 +36,7 @@ __all__ = ["Agent", "AgentOptions"]
 log = logging.getLogger(__name__)
 _DRAIN_S = 30.0
 _CHECK_S = 0.05
+_IDLE_CHECK_S = 0.25
 _SURVEY_S = 0.04
 _POLL_S = 0.02
 
@@ -255,7 +256,9 @@ class Agent:
                 self.stop(f"the store refuses this worker: {error.message}")
             except StoreError as error:
                 log.warning("no heartbeat: %s", error)
-            await self.clock.sleep(min(_CHECK_S, self.manifest.heartbeat_s / 2))
+            due_at = min(news_at + self.manifest.news_s, beat_at + self.manifest.heartbeat_s)
+            soonest_s = min(_CHECK_S, self.manifest.heartbeat_s / 2)
+            await self.clock.sleep(max(soonest_s, due_at - self.clock.monotonic()))
 
     async def _check_loop(self) -> None:
         """Enforce timeouts and deadlines; nothing of it waits for the store."""
@@ -266,7 +269,7 @@ class Agent:
                 self._busy_at = self.clock.monotonic()
             for slot in self._slots:
                 slot.check(self.clock.monotonic())
-            await self.clock.sleep(_CHECK_S)
+            await self.clock.sleep(_CHECK_S if self._working else _IDLE_CHECK_S)
 
     async def _take_news(self) -> None:
         await self._read_events()

@@ -23,6 +23,8 @@ log = logging.getLogger(__name__)
 
 Buffer = bytes | bytearray | memoryview
 _COLLISIONS_BEFORE_SURVEY = 2
+_MAX_COLLISIONS = 6
+"""Where so many are lost in a row there are more workers than chunks: it is tried again at the next look."""
 _UNREADABLE = "unreadable"
 _SUSPECTS = 64
 
@@ -107,6 +109,8 @@ class Board:
                     batch.own.add(first)
                     return Held(batch, chunk, [claim], batch.ends[first], first, fenced=True)
                 collisions += 1
+                if collisions == _MAX_COLLISIONS:
+                    break
                 if collisions % _COLLISIONS_BEFORE_SURVEY == 0:
                     await self._survey(batch)
         return None

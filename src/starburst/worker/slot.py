@@ -98,9 +98,7 @@ class Slot:
         starting = asyncio.ensure_future(agent.new_runner())
         try:
             while True:
-                held, self._next = self._next, None
-                if held is None:
-                    held = await agent.next_held()
+                held = await self._take_next() or await agent.next_held()
                 if held is None:
                     await self._settle(0)
                     if agent.stopping:
@@ -183,9 +181,20 @@ class Slot:
         self.holding = None
         await self._settle(_MAX_CLOSING)
         self.closing.append(asyncio.ensure_future(holding.close()))
-        if self._next is not None and self._agent.stopping:
-            waiting, self._next = self._next, None
-            await Holding(self._agent, waiting).close()
+
+    async def _take_next(self) -> Held | None:
+        """The chunk in reserve; given back if we stop.
+
+        To claim it may take a while in a crowd. What is finished is on its way to the store meanwhile.
+        """
+        if self._prefetching is not None:
+            prefetching, self._prefetching = self._prefetching, None
+            await prefetching
+        held, self._next = self._next, None
+        if held is not None and self._agent.stopping:
+            await Holding(self._agent, held).close()
+            return None
+        return held
 
     async def _settle(self, at_most: int) -> None:
         """Wait until at most so many chunks wait for their last writes; errors of those come up here."""
@@ -235,7 +244,6 @@ class Slot:
             self._running = False
             if crash is not None:
                 await self._after_crash(holding, crash, end)
-        await self._prefetching
         if self._sharing is not None:
             await self._sharing
 

@@ -14,6 +14,7 @@ from __future__ import annotations
 import asyncio
 import json
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from starburst.clock import SystemClock
@@ -28,6 +29,7 @@ from starburst.worker.objects_cache import ObjectCache
 __all__ = ["main"]
 
 _KILLED, _FAILED = 137, 1
+_THREADS = 128
 
 
 class _Crew:
@@ -76,6 +78,8 @@ class _Crew:
 async def _serve() -> None:
     crew = _Crew()
     loop = asyncio.get_running_loop()
+    # The store's requests wait in threads: half a dozen, as many as one worker needs, would be a queue for hundreds.
+    loop.set_default_executor(ThreadPoolExecutor(_THREADS, "store"))
     orders = asyncio.StreamReader()
     await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(orders), sys.stdin)
     while line := await orders.readline():
