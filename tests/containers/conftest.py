@@ -15,6 +15,7 @@ from starburst.aws.names import REPOSITORY
 from starburst.client import pool as pools
 from worker_image import architecture, image_config, packages_layer, python_layer, starburst_layer
 
+BASE = "base/python"
 TAG = f"{__version__}-py{sys.version_info.major}.{sys.version_info.minor}"
 
 
@@ -56,6 +57,10 @@ def registry(tmp_path_factory):
         server.start()
         layers = [python_layer(), packages_layer(), starburst_layer()]
         server.push_image(REPOSITORY, layers, image_config(), architecture=architecture(), tag=TAG)
+        # What stands for the stock image of this Python.
+        server.push_image(
+            BASE, layers[:1], image_config(), architecture=architecture(), tag="latest", history=True
+        )
         yield server
     finally:
         server.stop()
@@ -84,6 +89,7 @@ def cloud(tmp_path_factory, registry, podman):
 def place(cloud, monkeypatch, data_dir):
     """Everything goes to the account: two workers of a quarter of a vCPU; no task outlives its test."""
     cloud.use(monkeypatch, "FARGATE")
+    monkeypatch.setenv("STARBURST_IMAGE", f"{cloud.repository}:{TAG}")
     for name, value in {"WORKERS": "2", "CPU": "0.25", "MEMORY": "512MB", "IDLE_TIMEOUT": "20"}.items():
         monkeypatch.setenv(f"STARBURST_{name}", value)
     yield cloud

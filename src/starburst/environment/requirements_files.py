@@ -151,14 +151,15 @@ def _access(texts: dict[Path, str]) -> Access:
         filled = os.path.expandvars(text) if "${" in text else text
         logins.update(logins_in(filled))
         for option, value in _options(filled):
-            if option in {"-i", "--index-url"}:
-                default = value
-            elif option == "--extra-index-url":
-                indexes.append(value)
-            elif option in {"-f", "--find-links"}:
-                links.append(value if "://" in value else str((path.parent / value).resolve()))
-            elif option == "--no-index":
-                no_index = True
+            match option.lstrip("-"):
+                case "i" | "index-url":
+                    default = value
+                case "extra-index-url":
+                    indexes.append(value)
+                case "f" | "find-links":
+                    links.append(value if "://" in value else str((path.parent / value).resolve()))
+                case "no-index":
+                    no_index = True
     return Access(default, tuple(indexes), tuple(links), no_index, logins)
 
 
