@@ -152,6 +152,8 @@ def _install_display() -> None:
 
     display = importlib.import_module("starburst.ui.progress")
     importlib.import_module("starburst.client.progress").set_renderer(display.open_sink)
+    steps = importlib.import_module("starburst.ui.steps")
+    importlib.import_module("starburst.environment.steps").set_steps_display(steps.open_steps)
 
 
 def __dir__() -> list[str]:

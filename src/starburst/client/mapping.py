@@ -206,8 +206,8 @@ def tell_where(sink: ProgressSink, options: Options) -> None:
 def _run(packed: Packed, options: Options, *, on_error: OnError, progress: bool) -> list[Any]:
     if packed.n_tasks == 0:
         return []
-    pool = open_pool(options)
     sink = open_sink(progress=progress)
+    pool = open_pool(options)
     tell_where(sink, options)
     call = Call(pool, packed.title, packed.n_tasks, sink)
     part = Slice(range(packed.n_tasks))
@@ -322,8 +322,8 @@ def _stream(
     packed: Packed | None = pack_star(
         fn, block, lanes=lanes, chunksize=None
     )  # what cannot be pickled starts nothing
-    pool: Pool = open_pool(options)
     sink = open_sink(progress=progress)
+    pool: Pool = open_pool(options)
     tell_where(sink, options)
     call = Call(pool, title_of(fn), 0, sink)
     parts: list[Slice] = []

@@ -7,6 +7,8 @@ from typing import Protocol
 
 import msgspec
 
+from starburst.environment.steps import shown
+
 __all__ = ["ProgressSink", "Silent", "Snapshot", "Summary", "open_sink", "set_renderer"]
 
 
@@ -106,5 +108,6 @@ def set_renderer(factory: Callable[[], ProgressSink]) -> None:
 
 
 def open_sink(*, progress: bool) -> ProgressSink:
-    """A display for one call."""
+    """A display for one call; what is built for it is shown, too, or not."""
+    shown.set(progress)
     return _renderer() if progress else Silent()

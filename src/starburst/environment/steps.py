@@ -2,13 +2,24 @@
 
 from __future__ import annotations
 
+import contextlib
+import contextvars
+import datetime as dt
 import logging
+import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Protocol
 
-__all__ = ["Step", "Steps", "logged"]
+from starburst.config import data_path
+from starburst.errors import StarburstError
+
+__all__ = ["Step", "Steps", "StepsDisplay", "logged", "set_steps_display", "shown"]
+
+_LOGS_KEPT = 20
 
 
 @dataclass(slots=True)
@@ -20,12 +31,14 @@ class Step:
         seconds: How long it took, or has taken so far.
         state: ``running``, ``done``, ``cached`` or ``failed``.
         detail: A few words for the box, such as ``"12 packages"``.
+        began: When, by the clock of its `Steps`.
     """
 
     name: str
     seconds: float = 0.0
     state: str = "running"
     detail: str = ""
+    began: float = 0.0
 
     def say(self, detail: str) -> None:
         """Put a few words beside the step."""
@@ -55,9 +68,8 @@ class Steps:
     @contextmanager
     def __call__(self, name: str) -> Iterator[Step]:
         """Do a step: ``with steps("resolve") as step: ...``."""
-        step = Step(name)
+        step = Step(name, began=self.monotonic())
         self.steps.append(step)
-        began = self.monotonic()
         self.show(self)
         try:
             yield step
@@ -65,7 +77,7 @@ class Steps:
             step.state = "failed"
             raise
         finally:
-            step.seconds = self.monotonic() - began
+            step.seconds = self.monotonic() - step.began
             if step.state == "running":
                 step.state = "done"
             self.show(self)
@@ -79,20 +91,78 @@ class Steps:
         """All steps together."""
         return sum(step.seconds for step in self.steps)
 
+    def text(self) -> str:
+        """The build log: what was said, and all steps with their seconds."""
+        lines = [f"{step.name:8} {step.seconds:6.1f} s  {step.state:6}  {step.detail}" for step in self.steps]
+        return "\n".join([*self.log, *(line.rstrip() for line in lines), ""])
+
+
+class StepsDisplay(Protocol):
+    """Shows steps to a person."""
+
+    def update(self, steps: Steps) -> None:
+        """A step has begun or ended."""
+        ...
+
+    def close(self, steps: Steps) -> None:
+        """There are no more."""
+        ...
+
+
+_display: Callable[[], StepsDisplay] | None = None
+shown = contextvars.ContextVar("shown", default=True)
+"""Whether a display is wanted in this context: not within calls with ``progress=False``."""
+
+
+def set_steps_display(factory: Callable[[], StepsDisplay]) -> None:
+    """From now on builds show themselves through what ``factory`` makes."""
+    global _display  # noqa: PLW0603 - one display per process
+    _display = factory
+
 
 @contextmanager
 def logged(log: logging.Logger) -> Iterator[Steps]:
-    """Steps that are told as lines of a log when they have ended; all that was said, if one fails."""
+    """Steps that are shown, and told as lines of a log when they have ended; all that was said is kept in a file.
+
+    Args:
+        log: Gets the lines; and all that was said, if a step fails.
+    """
+    display = _display() if _display is not None and shown.get() else None
 
     def show(steps: Steps) -> None:
         step = steps.steps[-1]
         if step.state != "running":
             log.info("environment: %-8s %5.1f s  %-6s  %s", step.name, step.seconds, step.state, step.detail)
+        if display is not None:
+            display.update(steps)
 
     steps = Steps(show=show)
     try:
         yield steps
-    except BaseException:
+    except BaseException as error:
+        if display is not None:
+            display.close(steps)
         if steps.log:
             log.warning("what was said until then:\n%s", "\n".join(steps.log))
+        file = _keep(steps)
+        if file is not None and isinstance(error, StarburstError):
+            error.hint = "; ".join(filter(None, [error.hint, f"the build log: {file}"]))
         raise
+    if display is not None:
+        display.close(steps)
+    if steps.log:
+        _keep(steps)
+
+
+def _keep(steps: Steps) -> Path | None:
+    """Write the build log beside those of earlier builds; None if that cannot be done."""
+    folder = data_path() / "builds"
+    now = dt.datetime.now(dt.UTC).strftime("%Y%m%d-%H%M%S")
+    with contextlib.suppress(OSError):
+        folder.mkdir(parents=True, exist_ok=True)
+        file = folder / f"{now}-{os.getpid()}.log"
+        file.write_text(steps.text(), encoding="utf-8")
+        for old in sorted(folder.glob("*.log"))[:-_LOGS_KEPT]:
+            old.unlink(missing_ok=True)
+        return file
+    return None
