@@ -83,8 +83,10 @@ class Options:
     image: str | None = None
     """The container image of the workers; None means the one of ``starburst setup``."""
     environment: str | None = None
-    """In the cloud: where the workers' packages are listed: ``"installed"`` (as in the running Python), or a lock or
-    requirements file; None finds the project's. Without effect where ``image`` is named."""
+    """Where the workers' packages are listed: ``"installed"`` (as in the running Python), or a lock or requirements
+    file. In the cloud None finds the project's; without effect where ``image`` is named. On this machine None means
+    that workers use what is installed; with any list, and with ``"isolated"``, which finds the project's, they have
+    those packages and nothing else."""
     warm_pool_timeout: float | str = 3600.0
     """EC2: seconds for which hosts stay after their last task, for the next call to start at once."""
     timeout: float | str | None = None

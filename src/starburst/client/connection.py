@@ -73,9 +73,12 @@ class Connection:
     _next_seq: int = 1
 
     def __post_init__(self) -> None:
-        """Workers elsewhere need the program's own modules: those of the cloud, and any that may join by the store."""
+        """Workers elsewhere need the program's own modules: those of the cloud, and any that may join by the store.
+
+        So do those that have packages of their own, wherever they are.
+        """
         here = self.store.url.startswith(("file:", "memory:")) and self.manifest.launch_type not in CLOUD
-        self.code = OwnCode(travels=not here)
+        self.code = OwnCode(travels=not here or bool(self.manifest.environment.lock))
 
     @classmethod
     async def create(cls, options: Options, kind: Kind, *, session_id: str | None = None) -> Connection:

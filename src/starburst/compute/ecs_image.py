@@ -6,7 +6,6 @@ import base64
 import logging
 import sys
 from dataclasses import dataclass, field
-from pathlib import Path
 from urllib.parse import urlsplit
 
 from starburst.aws.clients import Aws
@@ -16,16 +15,16 @@ from starburst.aws.instance_types import Architecture
 from starburst.compute.base import PlaceEnvironment
 from starburst.environment.base_images import Base
 from starburst.environment.dockerfile import Recipe
-from starburst.environment.finding import find_lock
+from starburst.environment.finding import script_folder
 from starburst.environment.platforms import Platform
 from starburst.environment.registry import Registry
 from starburst.environment.remote_build import build_remotely
-from starburst.environment.settings import project_settings
+from starburst.environment.settings import project_lock, project_settings
 from starburst.environment.steps import Steps, logged
 from starburst.environment.worker_image import Home, worker_image
 from starburst.options import Options
 
-__all__ = ["WorkersImage", "image_home", "script_folder", "workers_image"]
+__all__ = ["WorkersImage", "image_home", "workers_image"]
 
 log = logging.getLogger(__name__)
 
@@ -66,15 +65,7 @@ async def workers_image(
     settings = project_settings(folder)
     platform = Platform(f"{sys.version_info.major}.{sys.version_info.minor}", _architecture(architecture))
     with logged(log) as steps:
-        lock = await find_lock(
-            folder,
-            platform,
-            steps,
-            choice=options.environment or settings.environment,
-            extras=settings.extras,
-            groups=settings.groups,
-            exclude=settings.exclude_packages,
-        )
+        lock = await project_lock(folder, settings, platform, steps, choice=options.environment)
         built = await worker_image(lock, settings, await image_home(aws, deployment, steps), steps)
     return WorkersImage(
         Image(built.reference, frozenset({platform.architecture})),
@@ -106,21 +97,3 @@ async def image_home(aws: Aws, deployment: Deployment, steps: Steps) -> Home:
         return await build_remotely(recipe, aws, deployment, registry, repository, steps=steps)
 
     return Home(registry, repository, deployment.repository, remotely)
-
-
-def script_folder(main: object) -> Path:
-    """The folder of the program's script; the present one where there is none, or it is somebody else's program.
-
-    Args:
-        main: The module ``__main__``.
-    """
-    path = getattr(main, "__file__", None)
-    if path is None or _is_installed(Path(path)):
-        return Path.cwd()
-    return Path(path).resolve().parent
-
-
-def _is_installed(path: Path) -> bool:
-    """Whether it is a program such as ``ipython`` or ``pytest``, not the user's script."""
-    prefixes = {Path(sys.prefix).resolve(), Path(sys.base_prefix).resolve()}
-    return any(path.resolve().is_relative_to(prefix) for prefix in prefixes)

@@ -28,6 +28,7 @@ from starburst.compute.base import (
     supervisor_command,
     worker_command,
 )
+from starburst.compute.isolated import Isolated, prepare_isolated
 from starburst.compute.local_status import find, judge, started
 from starburst.compute.records import RECORD_VERSION, BadRecord, ProcessRecord, SessionFolder
 from starburst.config import data_path
@@ -69,13 +70,28 @@ class LocalProvider:
         self._clock = clock or SystemClock()
         self._worker_command = worker_command
         self._supervisor_command = supervisor_command
+        self._isolated: Isolated | None = None
 
-    async def prepare(self, options: Options) -> Place:  # noqa: ARG002 - nothing is missing on this machine
-        """Nothing to prepare."""
-        return Place()
+    async def prepare(self, options: Options) -> Place:
+        """Install the packages that workers are to have, unless they use what is installed here.
+
+        Raises:
+            OptionError: The option ``environment`` names no list of packages.
+            EnvironmentBuildError: These cannot be had for this machine.
+        """
+        if options.environment is None:
+            self._isolated = None
+            return Place()
+        self._isolated, environment = await prepare_isolated(options)
+        return Place(environment=environment, deployment=self._isolated.deployment)
 
     def attach(self, deployment: Mapping[str, Any]) -> None:
-        """Nothing to know: the records are in this machine's data folder."""
+        """Learn what its workers run; the records are in this machine's data folder.
+
+        Raises:
+            ProviderError: It cannot be read.
+        """
+        self._isolated = Isolated.of(deployment)
 
     async def launch(self, spec: LaunchSpec) -> Launched:
         """Start all workers of ``spec``, or none; they run at once, side by side.
@@ -83,12 +99,18 @@ class LocalProvider:
         Raises:
             ProviderError: One could not be started; those before it are stopped and leave no trace.
         """
+        isolated = self._isolated
+        if isolated is not None:
+            isolated.check()
+            spec = isolated.spec(spec)
         folder = SessionFolder(self._root, spec.session_id)
         begun: dict[str, int | None] = {}
         statuses = []
         try:
             for ordinal, worker in enumerate(spec.workers, start=spec.first_ordinal):
                 command = self._worker_command(spec, worker, ordinal)
+                if isolated is not None:
+                    command = isolated.command(command)
                 record = self._start(folder, worker, command, cwd=spec.cwd, env=spec.env, begun=begun)
                 statuses.append(started(record))
                 await self._clock.sleep(0)  # a launch of many must not hold up the caller's loop

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Collection, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -16,7 +17,7 @@ from starburst.environment.requirements_files import requirements_lock
 from starburst.environment.steps import Steps
 from starburst.errors import EnvironmentBuildError, OptionError
 
-__all__ = ["find_lock", "lock_file_of", "project_root"]
+__all__ = ["find_lock", "lock_file_of", "project_root", "script_folder"]
 
 _LOCK_FILES = ("uv.lock", "pylock.toml", "poetry.lock")
 _DEVELOPERS = ("dev", "test", "doc", "lint", "build", "ci")
@@ -106,6 +107,24 @@ def lock_file_of(folder: Path) -> Path | None:
             hint=f'say which one: environment="{others[0].name}", or environment="installed"',
         )
     return others[0] if others else None
+
+
+def script_folder(main: object) -> Path:
+    """The folder of the program's script; the present one where there is none, or it is somebody else's program.
+
+    Args:
+        main: The module ``__main__``.
+    """
+    path = getattr(main, "__file__", None)
+    if path is None or _is_installed(Path(path)):
+        return Path.cwd()
+    return Path(path).resolve().parent
+
+
+def _is_installed(path: Path) -> bool:
+    """Whether it is a program such as ``ipython`` or ``pytest``, not the user's script."""
+    prefixes = {Path(sys.prefix).resolve(), Path(sys.base_prefix).resolve()}
+    return any(path.resolve().is_relative_to(prefix) for prefix in prefixes)
 
 
 def _for_developers(path: Path) -> bool:

@@ -8,10 +8,16 @@ from pathlib import Path
 
 import msgspec
 
-from starburst.environment.finding import project_root
+from starburst.environment.finding import find_lock, project_root
+from starburst.environment.lock import Lock
+from starburst.environment.platforms import Platform
+from starburst.environment.steps import Steps
 from starburst.errors import ConfigError
 
-__all__ = ["ProjectSettings", "project_settings"]
+__all__ = ["ISOLATED", "ProjectSettings", "project_lock", "project_settings"]
+
+ISOLATED = "isolated"
+"""The value of the option ``environment`` that asks for packages of workers' own, whichever list these come from."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,4 +101,31 @@ def project_settings(folder: Path) -> ProjectSettings:
         dockerfile=root / found.dockerfile if found.dockerfile else None,
         engine=found.engine,
         build=found.build,
+    )
+
+
+async def project_lock(
+    folder: Path, settings: ProjectSettings, platform: Platform, steps: Steps, *, choice: str | None
+) -> Lock:
+    """The list of packages for a script, as the option ``environment`` and the project's settings say.
+
+    Args:
+        folder: Of the script.
+        settings: The project's.
+        platform: What workers run on.
+        steps: Gets the step ``lock``.
+        choice: The option; None and `ISOLATED` leave it to the settings, and these to what is found.
+
+    Raises:
+        OptionError: There is no such file, or several that could be meant.
+        EnvironmentBuildError: The file cannot be read, is for another Python, or cannot be resolved.
+    """
+    return await find_lock(
+        folder,
+        platform,
+        steps,
+        choice=settings.environment if choice in {None, ISOLATED} else choice,
+        extras=settings.extras,
+        groups=settings.groups,
+        exclude=settings.exclude_packages,
     )

@@ -98,7 +98,7 @@ async def _work(root_url: str, session_id: str, worker: str, ordinal: int, slots
         await _refuse(store, manifest, options, why)
         return EXIT_REFUSED
 
-    sys_path = () if manifest.launch_type in CLOUD else manifest.environment.sys_path
+    sys_path = manifest.environment.sys_path if _shares_folders(manifest) else ()
 
     async def launch_runner(locate: object) -> RunnerPort:
         return await RunnerProcess.start(locate, sys_path=sys_path)  # type: ignore[arg-type]
@@ -126,10 +126,15 @@ async def _work(root_url: str, session_id: str, worker: str, ordinal: int, slots
     return EXIT_OK
 
 
+def _shares_folders(manifest: Manifest) -> bool:
+    """Whether workers import from the folders of the program that made the session, as far as they have them."""
+    return manifest.launch_type not in CLOUD and not manifest.environment.lock
+
+
 def _is_here(manifest: Manifest) -> bool:
-    """Whether this is the machine of the program that made the session: its folders are used as they are."""
+    """Whether this is the machine of the program that made the session, and its folders are used as they are."""
     return (
-        manifest.launch_type not in CLOUD
+        _shares_folders(manifest)
         and manifest.host == socket.gethostname()
         and Path(manifest.environment.cwd).is_dir()
     )

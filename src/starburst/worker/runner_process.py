@@ -130,7 +130,8 @@ class RunnerProcess:
         spool, their_spool = socket.socketpair(type=socket.SOCK_DGRAM)
         page = Page()
         raw = tempfile.NamedTemporaryFile(prefix="starburst-runner-")  # noqa: SIM115 - closed with the runner
-        command = [sys.executable, "-m", "starburst.worker.runner"]
+        # What our own folder holds is as little a runner's to import as it is ours.
+        command = [sys.executable, *(["-P"] if sys.flags.safe_path else []), "-m", "starburst.worker.runner"]
         log = os.dup(log_fd)  # descriptor 2 itself becomes the raw file over there
         fds = (theirs.fileno(), their_spool.fileno(), page.fd, log)
         process = await asyncio.create_subprocess_exec(
