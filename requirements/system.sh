@@ -11,6 +11,7 @@ need podman podman
 need runc runc
 need catatonit catatonit /usr/libexec/podman/catatonit
 need docker-registry docker-registry
+need buildah buildah
 [ "$(id -u)" = 0 ] || need uidmap newuidmap # several users in the containers of one who is not root
 [ -n "$missing" ] || exit 0
 

@@ -1,14 +1,18 @@
-"""A project's own packages and code in real containers, from an image that no engine built."""
+"""A project's own packages and code in real containers, from images that no engine built, and that one did."""
 
 import json
 import os
+import shlex
 import subprocess
 import sys
 from importlib.metadata import version
 
 import pytest
-from conftest import BASE
 
+from conftest import BASE
+from engine_parts import push_base
+
+DEBIAN = "base/debian"
 PROJECT = """\
 [project]
 name = "mine"
@@ -17,7 +21,12 @@ requires-python = ">=3.11"
 
 [tool.starburst]
 base_image = "{registry}/{base}:latest"
+{more}
 """
+# How a Debian package comes into the image: a list, or a Dockerfile.
+LISTED = 'system_packages = ["libfoo1"]\nengine = "podman"'
+WRITTEN = 'dockerfile = "Dockerfile"\nengine = "buildah"'
+DOCKERFILE = "FROM {registry}/{base}:latest\nRUN apt-get update && apt-get install -y libfoo1\n"
 LIBRARY = """\
 from sklearn.linear_model import LinearRegression
 
@@ -36,36 +45,75 @@ def where(factor):
     return [mylib.slope(factor), sys.prefix, os.path.exists("/opt/starburst/packages/sklearn")]
 
 
-print(json.dumps(starburst.map(where, range(4), progress=False)))
+def system(factor):
+    return [mylib.slope(factor), os.path.exists("/usr/lib/debian/libfoo1")]
+
+
+task = {"system": system, "where": where}[sys.argv[1]]
+print(json.dumps(starburst.map(task, range(4), progress=False)))
 """
 
 
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory):
+    """Packages are installed and packed for the first test."""
+    return tmp_path_factory.mktemp("cache")
+
+
 @pytest.fixture
-def project(tmp_path, registry, monkeypatch):
-    """A script, a package beside it, and a list of requirements; its first image is built without anything cached."""
+def project(tmp_path, registry, cache, monkeypatch):
+    """A script, a package beside it, and a list of requirements."""
     folder = tmp_path / "project"
     (folder / "mylib").mkdir(parents=True)
-    (folder / "pyproject.toml").write_text(PROJECT.format(registry=registry.address, base=BASE))
+    (folder / "pyproject.toml").write_text(PROJECT.format(registry=registry.address, base=BASE, more=""))
     (folder / "requirements.txt").write_text(f"scikit-learn=={version('scikit-learn')}\n")
     (folder / "mylib" / "__init__.py").write_text(LIBRARY)
     (folder / "main.py").write_text(SCRIPT)
     monkeypatch.delenv("STARBURST_IMAGE")
-    monkeypatch.setenv("STARBURST_CACHE_DIR", str(tmp_path / "cache"))
+    monkeypatch.setenv("STARBURST_CACHE_DIR", str(cache))
     monkeypatch.setenv("STARBURST_MEMORY", "1GB")
     return folder
 
 
-def run(folder):
+@pytest.fixture
+def engines(tmp_path, podman, monkeypatch):
+    """The engines of this machine keep what they make where podman keeps it for these tests."""
+    settings = dict(option[2:].split("=", 1) for option in shlex.split(podman)[1:])
+    file = tmp_path / "storage.conf"
+    file.write_text(
+        f'[storage]\ndriver = "{settings["storage-driver"]}"\n'
+        f'graphroot = "{settings["root"]}"\nrunroot = "{settings["runroot"]}"\n'
+        '[storage.options.overlay]\nskip_mount_home = "true"\n'
+    )
+    monkeypatch.setenv("CONTAINERS_STORAGE_CONF", str(file))
+    monkeypatch.setenv("BUILDAH_ISOLATION", "chroot")
+
+
+def run(folder, task):
     done = subprocess.run(
-        [sys.executable, "main.py"], cwd=folder, capture_output=True, text=True, timeout=150, env={**os.environ}
+        [sys.executable, "main.py", task],
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        timeout=150,
+        check=False,
+        env={**os.environ},
     )
     assert done.returncode == 0, done.stdout + done.stderr
     return json.loads(done.stdout.splitlines()[-1])
 
 
 def test_scikit_learn_and_a_local_package(project):
-    assert run(project) == [[float(i), "/usr/local", True] for i in range(4)]
+    assert run(project, "where") == [[float(i), "/usr/local", True] for i in range(4)]
     # A line of the code is another one: no image is built for that.
     library = project / "mylib" / "__init__.py"
     library.write_text(library.read_text().replace("6)", "6) + 100"))
-    assert run(project) == [[float(i) + 100, "/usr/local", True] for i in range(4)]
+    assert run(project, "where") == [[float(i) + 100, "/usr/local", True] for i in range(4)]
+
+
+@pytest.mark.parametrize("more", [LISTED, WRITTEN], ids=["listed", "Dockerfile"])
+def test_with_a_package_of_the_system(more, project, registry, engines):
+    push_base(registry, DEBIAN, "latest")
+    (project / "Dockerfile").write_text(DOCKERFILE.format(registry=registry.address, base=DEBIAN))
+    (project / "pyproject.toml").write_text(PROJECT.format(registry=registry.address, base=DEBIAN, more=more))
+    assert run(project, "system") == [[float(i), True] for i in range(4)]
