@@ -85,6 +85,20 @@ def session_status(folder: str, session_id: str) -> dict[str, Any]:
     return {"status_s": seconds, "completed": status.completed}
 
 
+def build_images(folder: str) -> dict[str, Any]:
+    """Images of workers."""
+    from bench import images
+
+    return images.build(Path(folder))
+
+
+def push_big_image(folder: str) -> dict[str, Any]:
+    """An image of 1 GB; the peak without making up its packages and the base image."""
+    from bench import images
+
+    return images.push_big(Path(folder))
+
+
 def peak_memory_bytes() -> int:
     """Peak resident memory of this process since its program was loaded (``ru_maxrss`` would count its parent)."""
     for line in Path("/proc/self/status").read_text().splitlines():
@@ -94,7 +108,15 @@ def peak_memory_bytes() -> int:
 
 
 ENTRIES: dict[str, Callable[..., dict[str, Any]]] = {
-    function.__name__: function for function in (first_task, submit_million, finish_session, session_status)
+    function.__name__: function
+    for function in (
+        first_task,
+        submit_million,
+        finish_session,
+        session_status,
+        build_images,
+        push_big_image,
+    )
 }
 
 if __name__ == "__main__":

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from bench import arrays, latency, scale, startup, tasks
+from bench import arrays, environment, latency, scale, startup, tasks
 
 GROUPS = {
     "tasks": tasks.PROBES,
@@ -10,4 +10,5 @@ GROUPS = {
     "arrays": arrays.PROBES,
     "scale": scale.PROBES,
     "startup": startup.PROBES,
+    "environment": environment.PROBES,
 }
