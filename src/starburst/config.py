@@ -73,7 +73,11 @@ class Settings:
     architecture: str | None = None
     """Fargate: "X86_64" or "ARM64"; None means that of the image."""
     image: str | None = None
-    """Cloud: the container image of the workers; None means the one of ``starburst setup``."""
+    """Cloud: the container image of the workers; None means the one of ``starburst setup``, or one that is built."""
+    environment: str | None = None
+    """Where the list of the workers' packages comes from; None means the project's lock file."""
+    ecr_image_ttl_days: int = 30
+    """``starburst env prune`` removes images that no session has used for so many days."""
     warm_pool_timeout: str | float = _DEFAULTS.warm_pool_timeout
     """EC2: seconds for which hosts stay after their last task."""
     timeout: str | float | None = _DEFAULTS.timeout
@@ -265,6 +269,11 @@ def _settings(values: Mapping[str, Any], origins: Mapping[str, str]) -> Settings
         raise ConfigError(
             f"store = {store!r} in {origins['store']} is not the URL of a store",
             hint='use "file:///folder" or "s3://bucket/prefix"',
+        )
+    if values.get("ecr_image_ttl_days", 0) < 0:
+        raise ConfigError(
+            f"ecr_image_ttl_days = {values['ecr_image_ttl_days']} in {origins['ecr_image_ttl_days']} is below 0",
+            hint="starburst config set ecr_image_ttl_days 30",
         )
     settings = Settings(**values)
     try:

@@ -1,4 +1,4 @@
-"""The image repository: scanned on push; old images go, those in use stay as long as there are not too many."""
+"""The image repository: scanned on push; no rule of it removes an image that a session may still run."""
 
 from __future__ import annotations
 
@@ -13,24 +13,13 @@ from starburst.aws.resource import MISSING, Scope, State, ask, is_ours, make_sur
 
 __all__ = ["KEPT_IMAGES", "Repository"]
 
-KEPT_IMAGES = 50
-"""By count, not by age: an image that is used every day may be old."""
-_UNTAGGED_DAYS = 7
+KEPT_IMAGES = 5_000
+"""A rule of ECR cannot know what a session runs, so none goes by age or by tag: `starburst env prune` does, which looks
+at the sessions first. This one only keeps a repository that nobody ever prunes below ECR's quota of images."""
 _RULES = {
     "rules": [
         {
             "rulePriority": 1,
-            "description": "images that lost their tag",
-            "selection": {
-                "tagStatus": "untagged",
-                "countType": "sinceImagePushed",
-                "countUnit": "days",
-                "countNumber": _UNTAGGED_DAYS,
-            },
-            "action": {"type": "expire"},
-        },
-        {
-            "rulePriority": 2,
             "description": f"all but the newest {KEPT_IMAGES}",
             "selection": {
                 "tagStatus": "any",

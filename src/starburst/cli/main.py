@@ -10,6 +10,7 @@ from starburst._version import __version__
 from starburst.cli import (
     config,
     demo,
+    env,
     exit_codes,
     logs,
     results,
@@ -57,6 +58,7 @@ for _noun in (
     setup,
     teardown,
     sweep,
+    env,
     simulate,
     version,
 ):

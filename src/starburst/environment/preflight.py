@@ -20,8 +20,9 @@ from typing import Any
 
 from starburst.environment.code import CodeTree
 from starburst.environment.code_roots import loaded_modules
+from starburst.errors import EnvironmentBuildError
 
-__all__ = ["Missing", "missing", "needed_modules"]
+__all__ = ["Missing", "missing", "needed_by_modules", "needed_by_script", "needed_modules"]
 
 Buffer = bytes | bytearray | memoryview
 
@@ -89,7 +90,65 @@ def needed_modules(function: Buffer, code: CodeTree | None = None) -> set[str]:
     found = {name for name in reader.modules if name}
     if code is None:
         return found
-    loaded, open_names, seen = loaded_modules(), list(found), set[str]()
+    return _with_their_own(found, code, loaded_modules())
+
+
+def needed_by_script(path: Path, code: CodeTree) -> set[str]:
+    """The modules that the functions of a script need, as far as its text tells: the script is not run.
+
+    Those are what its functions and classes import, and what they use of what the script imports; and what the local
+    modules among these import when they are imported themselves. What only the script's own lines use does not count.
+
+    Args:
+        path: The script.
+        code: The local modules that travel.
+
+    Raises:
+        EnvironmentBuildError: The script cannot be read.
+    """
+    try:
+        tree = ast.parse(path.read_bytes(), str(path))
+    except (OSError, SyntaxError, ValueError) as error:
+        raise EnvironmentBuildError(f"{path} cannot be read as Python: {error}") from error
+    scopes = [node for node in ast.walk(tree) if isinstance(node, _TRAVEL)]
+    used = {node.id for scope in scopes for node in ast.walk(scope) if isinstance(node, ast.Name)}
+    found = {module for name, module in _bound_names(tree.body) if name in used}
+    for scope in scopes:
+        if not isinstance(scope, ast.Lambda):
+            found |= set(_imports_of(scope.body, ""))
+    return _with_their_own(found, code, {})
+
+
+def needed_by_modules(names: Collection[str], code: CodeTree) -> set[str]:
+    """These local modules, and what they import when they are imported themselves."""
+    return _with_their_own(set(names), code, {})
+
+
+_TRAVEL = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef, ast.Lambda)
+
+
+def _bound_names(body: Sequence[ast.stmt]) -> Iterator[tuple[str, str]]:
+    """The names that a script's imports give, each with its module."""
+    for statement in body:
+        match statement:
+            case ast.Import(names=names):
+                for alias in names:
+                    yield (alias.asname or alias.name.partition(".")[0]), alias.name
+            case ast.ImportFrom(module=str(module), names=names, level=0):
+                for alias in names:
+                    yield from (
+                        (alias.asname or alias.name, name) for name in _full_names(module, [alias.name])
+                    )
+            case ast.With(body=inner):
+                yield from _bound_names(inner)
+            case ast.If(test=test, orelse=orelse) if not _is_type_checking(test):
+                yield from _bound_names([*statement.body, *orelse])
+
+
+def _with_their_own(needed: set[str], code: CodeTree, loaded: Mapping[str, str]) -> set[str]:
+    """These modules, and what the local ones among them import."""
+    found = set(needed)
+    open_names, seen = list(found), set[str]()
     while open_names:
         name = open_names.pop()
         for each in _with_parents(name):

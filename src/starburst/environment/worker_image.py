@@ -15,7 +15,7 @@ from starburst.environment.base_images import Base, Reference, find_base, stock_
 from starburst.environment.build import install
 from starburst.environment.caches import cache_path
 from starburst.environment.dockerfile import Recipe, dockerfile_recipe, system_packages_recipe
-from starburst.environment.engine_build import build_with_engine
+from starburst.environment.engine_build import build_with_engine, find_built
 from starburst.environment.engines import find_engine
 from starburst.environment.image import Pushed, assemble, push, tag_of
 from starburst.environment.layers import Compression, pack, writing
@@ -25,7 +25,7 @@ from starburst.environment.registry import Registry
 from starburst.environment.settings import ProjectSettings
 from starburst.environment.steps import Steps
 
-__all__ = ["Home", "WorkerImage", "worker_image"]
+__all__ = ["Home", "WorkerImage", "look_up", "worker_image"]
 
 BuildRemotely = Callable[[Recipe], Coroutine[Any, Any, Base]]
 
@@ -136,18 +136,46 @@ async def _build(
         )
 
 
+async def look_up(lock: Lock, settings: ProjectSettings, home: Home) -> tuple[str | None, str | None]:
+    """The tag of the image with these packages, and its digest; builds nothing.
+
+    Returns:
+        None for the tag if what the packages are put on is not built yet, None for the digest if the image is not.
+
+    Raises:
+        EnvironmentBuildError: A registry refuses or does not answer, or a file cannot be read.
+    """
+    base, recipe = await _ingredients(settings, lock.platform, home)
+    if recipe is not None:
+        tag = await asyncio.to_thread(recipe.tag)
+        base = await find_built(recipe, tag, home.registry, home.repository)
+    if base is None:
+        return None, None
+    tag = tag_of(lock.sha256, base.digest, lock.platform, __version__)
+    return tag, await asyncio.to_thread(home.registry.digest_of, home.repository, tag)
+
+
 async def _base(settings: ProjectSettings, platform: Platform, home: Home, steps: Steps) -> Base:
     """What the packages are put on: the stock image, or one that is made of it first."""
+    base, recipe = await _ingredients(settings, platform, home)
+    if recipe is not None:
+        return await _made(recipe, settings, home, steps, base)
+    assert base is not None
+    return base
+
+
+async def _ingredients(
+    settings: ProjectSettings, platform: Platform, home: Home
+) -> tuple[Base | None, Recipe | None]:
+    """The image that everything stands on, where it is known, and what is to be made of it first, if anything."""
+    if settings.dockerfile is not None:
+        return None, await asyncio.to_thread(dockerfile_recipe, settings.dockerfile, platform)
     reference = Reference.parse(settings.base_image or stock_image(platform))
     registry = _registry_of(reference, home)
-    if settings.dockerfile is not None:
-        recipe = await asyncio.to_thread(dockerfile_recipe, settings.dockerfile, platform)
-        return await _made(recipe, settings, home, steps, None)
     base = await asyncio.to_thread(find_base, registry, reference, platform, cache=cache_path() / "bases")
     if not settings.system_packages:
-        return base
-    recipe = system_packages_recipe(base, settings.system_packages, platform)
-    return await _made(recipe, settings, home, steps, base)
+        return base, None
+    return base, system_packages_recipe(base, settings.system_packages, platform)
 
 
 async def _made(
