@@ -11,6 +11,7 @@ from pathlib import Path
 from docs_markdown import ROOT, Block
 
 from starburst.config import Settings
+from starburst.environment.settings import project_settings
 
 SECONDS = 120
 SESSION_ID = re.compile(r"session-\d{8}-\d{6}-[0-9a-f]{6}")
@@ -54,7 +55,7 @@ class Reader:
         elif block.language == "json":
             json.loads(block.text)
         elif block.language == "toml":
-            Settings(**tomllib.loads(block.text))
+            self._look_at_toml(block)
         elif block.language == "dockerfile":
             _look_at_dockerfile(block)
         else:
@@ -73,6 +74,16 @@ class Reader:
             command, _, expected = part.partition("\n")
             printed = self._run(block, ["bash", "-euc", command], fails="starburst: " in expected)
             assert like(expected, printed), f"{block}: {command}\n{printed}"
+
+    def _look_at_toml(self, block):
+        """Settings, or a part of a project's file: names and types are right."""
+        if "[tool." in block.text:
+            folder = self.folder / "toml"
+            folder.mkdir(exist_ok=True)
+            (folder / "pyproject.toml").write_text(block.text)
+            project_settings(folder)
+        else:
+            Settings(**tomllib.loads(block.text))
 
     def _compare(self, block):
         if block.language == "json":

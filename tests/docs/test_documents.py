@@ -14,6 +14,7 @@ from starburst.cli import exit_codes
 from starburst.cli.main import app
 from starburst.compute.local import LocalProvider
 from starburst.config import Settings
+from starburst.environment.settings import PROJECT_KEYS
 from starburst.testing.aws import SimOptions, SimulatedAws
 
 DOCS = ROOT / "docs"
@@ -117,6 +118,11 @@ def test_settings_are_documented_with_their_defaults():
         written = by_launch_type.get(name, "none" if default is None else f"`{text}`")
         assert rows[name][1] == written, name
         assert rows[name][3] == f"`STARBURST_{name.upper()}`"
+
+
+def test_keys_of_projects_are_documented():
+    rows = table_rows(sections(DOCS / "environments.md")["Keys of `[tool.starburst]`"])
+    assert [row[0].strip("`") for row in rows] == list(PROJECT_KEYS)
 
 
 def test_every_error_is_documented():

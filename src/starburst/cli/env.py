@@ -188,6 +188,7 @@ def check(
     from starburst.client.engine import engine
     from starburst.environment.preflight import Missing
     from starburst.ops.environments import Project, check_environment
+    from starburst.ui import text
 
     given = list(scripts or ())
     files = [each.resolve() for each in given if not each.is_dir()]
@@ -206,6 +207,8 @@ def check(
         out.result(None, missing_table(found))
     else:
         print("workers find all modules that are needed")
+    if found:
+        out.note(f"starburst: workers would not find {text.plural(len(found), 'module')}")
     return exit_codes.FAILED if found else exit_codes.OK
 
 

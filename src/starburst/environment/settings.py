@@ -14,7 +14,7 @@ from starburst.environment.platforms import Platform
 from starburst.environment.steps import Steps
 from starburst.errors import ConfigError
 
-__all__ = ["ISOLATED", "ProjectSettings", "project_lock", "project_settings"]
+__all__ = ["ISOLATED", "PROJECT_KEYS", "ProjectSettings", "project_lock", "project_settings"]
 
 ISOLATED = "isolated"
 """The value of the option ``environment`` that asks for packages of workers' own, whichever list these come from."""
@@ -35,6 +35,10 @@ class _Table:
     build: str | None = None
     include: list[str] = field(default_factory=list)
     exclude: list[str] = field(default_factory=list)
+
+
+PROJECT_KEYS = tuple(_Table.__dataclass_fields__)
+"""The keys that a project may have."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,11 +88,11 @@ def project_settings(folder: Path) -> ProjectSettings:
         raise ConfigError(
             f"[tool.starburst] of {path} is wrong: {error}", hint="see docs/environments.md"
         ) from error
-    unknown = sorted(known.keys() - set(_Table.__dataclass_fields__))
+    unknown = sorted(known.keys() - set(PROJECT_KEYS))
     if unknown:
         raise ConfigError(
             f"[tool.starburst] of {path} has {', '.join(unknown)}, which is not known",
-            hint=f"it may have {', '.join(_Table.__dataclass_fields__)}",
+            hint=f"it may have {', '.join(PROJECT_KEYS)}",
         )
     return ProjectSettings(
         root,
