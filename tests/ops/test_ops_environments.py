@@ -5,6 +5,7 @@ import hashlib
 import json
 import os
 import time
+from pathlib import Path
 
 import boto3
 import pytest
@@ -17,7 +18,7 @@ from starburst.client.engine import engine
 from starburst.clock import SystemClock
 from starburst.errors import OptionError
 from starburst.ops.environments import Project, open_deployment
-from starburst.ops.image_prune import Images, prune_caches
+from starburst.ops.image_prune import Images, environments_in_use, prune_caches
 from starburst.protocol.keys import Keys
 from starburst.protocol.records import Environment, Manifest
 from starburst.protocol.sessions import append_event, create_session
@@ -170,17 +171,49 @@ def test_list_and_prune_on_the_command_line(repository, capsys):
 def test_old_entries_of_caches_go(tmp_path, monkeypatch):
     monkeypatch.setenv("STARBURST_CACHE_DIR", str(tmp_path))
     now = time.time()
-    for name in ("layers/old", "layers/new", "locks/old.txt", "build-killed/part"):
+    for name in ("layers/old", "layers/new", "locks/old.txt", "build-killed/part", "environments/used/a.py"):
         file = tmp_path / name
-        file.parent.mkdir(exist_ok=True)
+        file.parent.mkdir(exist_ok=True, parents=True)
         file.write_bytes(b"12345")
         if "new" not in name:
             os.utime(file, (now - 40 * 86400, now - 40 * 86400))
-    plan = prune_caches(30, now=now, dry_run=True)
+    used = [tmp_path / "environments" / "used"]
+    plan = prune_caches(30, now=now, dry_run=True, in_use=used)
     assert (plan.entries, plan.size_bytes) == (3, 15)
     assert (tmp_path / "layers" / "old").exists()
-    prune_caches(30, now=now, dry_run=False)
-    assert [file.name for file in tmp_path.rglob("*") if file.is_file()] == ["new"]
+    prune_caches(30, now=now, dry_run=False, in_use=used)
+    assert sorted(file.name for file in tmp_path.rglob("*") if file.is_file()) == ["a.py", "new"]
+    assert prune_caches(30, now=now, dry_run=False, in_use=None).entries == 0
+    assert prune_caches(30, now=now, dry_run=False, in_use=[]).entries == 1
+
+
+def test_unpacked_packages_of_an_open_session_stay(tmp_path):
+    store = open_store((tmp_path / "store").as_uri())
+    for number, ended in (("1", False), ("2", True)):
+        manifest = Manifest(
+            session_id=f"session-20261124-000000-00000{number}",
+            kind="session",
+            created_at=time.time(),
+            owner="me",
+            host="here",
+            launch_type="LOCAL",
+            workers=1,
+            slots=1,
+            max_attempts=3,
+            lease_s=15,
+            idle_timeout_s=60,
+            session_timeout_s=60,
+            absolute_timeout_s=1000,
+            environment=Environment(),
+            deployment={"isolated": {"python": "p", "packages": f"/cache/{number}", "lock": number}},
+        )
+        asyncio.run(create_session(store, manifest))
+        if ended:
+            data = {"reason": "closed"}
+            asyncio.run(
+                append_event(store, Keys(manifest.session_id), SystemClock(), "terminated", data=data)
+            )
+    assert asyncio.run(environments_in_use([store], time.time())) == {Path("/cache/1")}
 
 
 @pytest.fixture

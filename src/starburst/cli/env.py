@@ -254,10 +254,11 @@ def prune(
     Images under tags of your own stay. What is younger than an hour stays, too.
     """
     from starburst.client.engine import engine
+    from starburst.client.places import usual_places
     from starburst.clock import SystemClock
     from starburst.config import load_settings
     from starburst.ops.environments import open_deployment
-    from starburst.ops.image_prune import Images, PrunePlan, prune_caches
+    from starburst.ops.image_prune import Images, PrunePlan, environments_in_use, prune_caches
     from starburst.ui import text
 
     limit = load_settings().ecr_image_ttl_days if days is None else days
@@ -273,7 +274,10 @@ def prune(
                     out, f"Remove {text.plural(len(plan.images), 'image')}?", command="starburst env prune"
                 )
             plan = engine.run(images.apply(plan))
-    caches = prune_caches(limit, now=SystemClock().time(), dry_run=dry_run)
+    now = SystemClock().time()
+    local = [place.open() for place in usual_places() if place.url.startswith("file:")]
+    in_use = engine.run(environments_in_use(local, now))
+    caches = prune_caches(limit, now=now, dry_run=dry_run, in_use=in_use)
     if out.json:
         out.data({"images": plan, "caches": caches})
         return exit_codes.OK

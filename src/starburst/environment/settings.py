@@ -109,7 +109,13 @@ def project_settings(folder: Path) -> ProjectSettings:
 
 
 async def project_lock(
-    folder: Path, settings: ProjectSettings, platform: Platform, steps: Steps, *, choice: str | None
+    folder: Path,
+    settings: ProjectSettings,
+    platform: Platform,
+    steps: Steps,
+    *,
+    choice: str | None,
+    refresh: bool = False,
 ) -> Lock:
     """The list of packages for a script, as the option ``environment`` and the project's settings say.
 
@@ -119,6 +125,7 @@ async def project_lock(
         platform: What workers run on.
         steps: Gets the step ``lock``.
         choice: The option; None and `ISOLATED` leave it to the settings, and these to what is found.
+        refresh: Resolve requirements anew, though nothing in them has changed.
 
     Raises:
         OptionError: There is no such file, or several that could be meant.
@@ -132,4 +139,5 @@ async def project_lock(
         extras=settings.extras,
         groups=settings.groups,
         exclude=settings.exclude_packages,
+        refresh=refresh,
     )

@@ -15,11 +15,10 @@ from starburst.compute.ecs_image import image_home
 from starburst.config import load_settings
 from starburst.environment.code import CodeTree, collect
 from starburst.environment.code_roots import find_roots
-from starburst.environment.finding import find_lock
 from starburst.environment.lock import Lock
 from starburst.environment.platforms import Architecture, Platform
 from starburst.environment.preflight import Missing, missing, needed_by_modules, needed_by_script
-from starburst.environment.settings import ProjectSettings, project_settings
+from starburst.environment.settings import ProjectSettings, project_lock, project_settings
 from starburst.environment.steps import Steps
 from starburst.environment.worker_image import look_up, worker_image
 from starburst.errors import NotSetUp, OptionError
@@ -96,7 +95,7 @@ class Project:
         folder: The folder.
         settings: ``[tool.starburst]`` of the project around it.
         platform: What workers run on.
-        choice: Where the list of packages comes from; None for what is found.
+        choice: The option ``environment``.
     """
 
     folder: Path
@@ -126,14 +125,12 @@ class Project:
                 f"there is no folder {place}", hint="name the folder of the script, or the script"
             )
         stored = load_settings()
-        wanted = environment or stored.environment
         settings = project_settings(place)
         platform = Platform(
             f"{sys.version_info.major}.{sys.version_info.minor}",
             _architecture(architecture or stored.architecture),
         )
-        choice = settings.environment if wanted in (None, "isolated") else wanted
-        return cls(place, settings, platform, choice)
+        return cls(place, settings, platform, environment or stored.environment)
 
     async def lock(self, steps: Steps, *, refresh: bool = False) -> Lock:
         """Its list of packages.
@@ -142,15 +139,8 @@ class Project:
             OptionError: There is no such file, or several that could be meant.
             EnvironmentBuildError: It cannot be read or resolved.
         """
-        return await find_lock(
-            self.folder,
-            self.platform,
-            steps,
-            choice=self.choice,
-            extras=self.settings.extras,
-            groups=self.settings.groups,
-            exclude=self.settings.exclude_packages,
-            refresh=refresh,
+        return await project_lock(
+            self.folder, self.settings, self.platform, steps, choice=self.choice, refresh=refresh
         )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import shutil
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -26,7 +26,7 @@ from starburst.protocol.sessions import EventLog, list_session_ids, read_manifes
 from starburst.protocol.state import SessionState
 from starburst.store import Store, open_store
 
-__all__ = ["CachePlan", "ImageView", "Images", "PrunePlan", "prune_caches"]
+__all__ = ["CachePlan", "ImageView", "Images", "PrunePlan", "environments_in_use", "prune_caches"]
 
 _DAY_S = 86400.0
 _YOUNG_S = 3600.0
@@ -229,16 +229,35 @@ class CachePlan(msgspec.Struct, frozen=True, kw_only=True):
     done: bool = False
 
 
-def prune_caches(days: float, *, now: float, dry_run: bool) -> CachePlan:
+async def environments_in_use(stores: Iterable[Store], now: float) -> frozenset[Path] | None:
+    """Unpacked packages that workers on this machine may still run; None if not all sessions can be read."""
+    found: set[Path] = set()
+    for store in stores:
+        try:
+            for session_id in await list_session_ids(store):
+                manifest = await read_manifest(store, session_id)
+                isolated = manifest.deployment.get("isolated") if manifest.launch_type == "LOCAL" else None
+                if isolated and await _may_run(store, manifest, now):
+                    found.add(Path(isolated["packages"]))
+        except SessionNotFound:
+            continue
+        except (StarburstError, KeyError, TypeError):
+            return None
+    return frozenset(found)
+
+
+def prune_caches(days: float, *, now: float, dry_run: bool, in_use: Collection[Path] | None) -> CachePlan:
     """Remove from this machine's caches what has not been read or written for so many days.
 
     Args:
         days: So many.
         now: Seconds since 1970.
         dry_run: Only look.
+        in_use: Unpacked packages that stay; None: all of these.
     """
     before = now - max(days * _DAY_S, _YOUNG_S)
-    old = [entry for entry in _entries(cache_path()) if _used_at(entry) < before]
+    entries = [*_entries(cache_path()), *([] if in_use is None else _unpacked(cache_path(), in_use))]
+    old = [entry for entry in entries if _used_at(entry) < before]
     size = sum(file.lstat().st_size for entry in old for file in _files(entry))
     if not dry_run:
         for entry in old:
@@ -254,6 +273,11 @@ def _entries(cache: Path) -> Iterable[Path]:
     for name in _CACHES:
         yield from sorted((cache / name).glob("*"))
     yield from sorted(cache.glob("build-*"))
+
+
+def _unpacked(cache: Path, in_use: Collection[Path]) -> Iterable[Path]:
+    """The packages of isolated workers on this machine, but for those that are in use."""
+    return (entry for entry in sorted((cache / "environments").glob("*")) if entry not in in_use)
 
 
 def _used_at(entry: Path) -> float:

@@ -41,8 +41,11 @@ def open_steps(stream: TextIO | None = None, *, everything: bool = False) -> Ste
 
 
 def worth_showing(steps: Steps) -> bool:
-    """Whether more was done than to look."""
-    return any(step.name not in _ONLY_LOOKING or step.state == "failed" for step in steps.steps)
+    """Whether more was done than to look for what is there."""
+    return any(
+        step.state == "failed" or (step.state == "done" and step.name not in _ONLY_LOOKING)
+        for step in steps.steps
+    )
 
 
 class LinesOfSteps:
