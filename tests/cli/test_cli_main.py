@@ -23,6 +23,7 @@ COMMANDS = (
     "scale",
     "cancel",
     "cleanup",
+    "env",
     "collect",
     "logs",
     "worker",
@@ -33,8 +34,13 @@ COMMANDS = (
     "simulate",
     "version",
 )
-LEAVES = [(name,) for name in COMMANDS if name != "config"] + [
-    ("config", name) for name in ("get", "set", "unset", "show", "path")
+GROUPS = {
+    "config": ("get", "set", "unset", "show", "path"),
+    "env": ("build", "rebuild", "show", "check", "list", "prune"),
+}
+LEAVES = [
+    *((name,) for name in COMMANDS if name not in GROUPS),
+    *((group, name) for group, names in GROUPS.items() for name in names),
 ]
 
 

@@ -46,22 +46,28 @@ class Repository:
         self.ecr = boto3.client("ecr")
         self.store = open_store(f"s3://{deployment.bucket}")
 
-    def push(self, *tags, content=""):
+    def push(self, *tags):
         """An image under these tags; returns its digest."""
         manifest = {
             "schemaVersion": 2,
             "mediaType": "application/vnd.oci.image.manifest.v1+json",
             "config": {
                 "size": 1,
-                "digest": "sha256:" + hashlib.sha256(f"{tags}{content}".encode()).hexdigest(),
+                "digest": "sha256:" + hashlib.sha256(repr(tags).encode()).hexdigest(),
             },
             "layers": [],
         }
+        text = json.dumps(manifest)
+        digest = "sha256:" + hashlib.sha256(text.encode()).hexdigest()
         for tag in tags:
-            image = self.ecr.put_image(
-                repositoryName=REPOSITORY, imageManifest=json.dumps(manifest), imageTag=tag
-            )["image"]
-        return image["imageId"]["imageDigest"]
+            self.ecr.put_image(
+                repositoryName=REPOSITORY,
+                imageManifest=text,
+                imageManifestMediaType=manifest["mediaType"],
+                imageDigest=digest,
+                imageTag=tag,
+            )
+        return digest
 
     def session(self, session_id, digest, *, kind="session", ended=False):
         manifest = Manifest(
@@ -138,7 +144,7 @@ def test_a_base_stays_as_long_as_images_are_built_upon_it(repository):
 def test_nothing_goes_while_a_session_cannot_be_read(repository):
     digest = repository.push(OURS.format(1))
     key = Keys("session-20261124-000000-000004").manifest
-    asyncio.run(repository.store.put(key, b"no manifest"))
+    asyncio.run(repository.store.create(key, b"no manifest"))
     done = repository.prune(days=1, later=2)
     assert done.images == ()
     assert "session-20261124-000000-000004" in done.unsure[0]
@@ -230,6 +236,8 @@ def project(tmp_path, monkeypatch):
     )
     (folder / "pylock.toml").write_text(
         'lock-version = "1.0"\ncreated-by = "test"\n\n[[packages]]\nname = "attrs"\nversion = "24.2.0"\n'
+        '[[packages.wheels]]\nname = "attrs-24.2.0-py3-none-any.whl"\n'
+        f'url = "https://example.invalid/attrs-24.2.0-py3-none-any.whl"\nhashes = {{ sha256 = "{"0" * 64}" }}\n'
     )
     monkeypatch.chdir(folder)
     return folder
@@ -239,11 +247,11 @@ def test_check_finds_what_functions_need_and_workers_lack(project, capsys):
     assert main(["env", "check", "--json"]) == 1
     found = json.loads(capsys.readouterr().out)
     # What only the script's own lines use (matplotlib) does not count, nor does an import that may fail.
-    assert [(each["module"], each["package"]) for each in found] == [
+    assert [(each["module"], each["package"].lower()) for each in found] == [
         ("bs4", "beautifulsoup4"),
         ("yaml", "pyyaml"),
     ]
-    assert found[1]["fix"] == "add pyyaml to pylock.toml"
+    assert found[0]["fix"] == "add beautifulsoup4 to pylock.toml"
     (project / "main.py").write_text("import helper\n\n\ndef task(x):\n    return helper.f(x)\n")
     assert main(["env", "check", "main.py"]) == 0
     assert "workers find all modules" in capsys.readouterr().out

@@ -89,11 +89,12 @@ def test_the_log_of_a_failed_build_is_kept_and_named(stream, data_dir):
 
 def test_box():
     console = Console(file=io.StringIO(), force_terminal=True, width=80, color_system=None)
-    steps = Steps(monotonic=Ticks())
+    steps = Steps(monotonic=lambda: 7.0)
     display = BoxOfSteps(console)
     steps.show = display.update
     build(steps)
     display.close(steps)
     last = console.file.getvalue().rpartition("╭")[2]
-    assert "workers' environment · 3.00 s" in last
-    assert "✓  install  1.50 s  3 packages" in last
+    assert "workers' environment · 0.00 s" in last
+    assert "=  lock     0.00 s  cached · 3 packages" in last
+    assert "✓  install  0.00 s  3 packages" in last

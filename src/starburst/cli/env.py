@@ -1,7 +1,5 @@
 """Env: the packages that workers get, and the images that hold them."""
 
-from __future__ import annotations
-
 import contextlib
 import sys
 from collections.abc import Iterator
@@ -120,7 +118,7 @@ def _build(
 
     project = Project.of(folder, architecture=architecture, environment=environment)
 
-    async def work() -> EnvironmentView:
+    async def work() -> "EnvironmentView":
         aws, deployment = await open_deployment(region, profile)
         with _steps(everything=True) as steps:
             return await build_environment(project, aws, deployment, steps, anew=anew)
@@ -151,7 +149,7 @@ def show(
     project = Project.of(folder, architecture=architecture, environment=environment)
     why = ""
 
-    async def work() -> EnvironmentView:
+    async def work() -> "EnvironmentView":
         nonlocal why
         with _steps() as steps:
             try:
@@ -294,7 +292,7 @@ def prune(
 
 
 @contextlib.contextmanager
-def _steps(*, everything: bool = False) -> Iterator[Steps]:
+def _steps(*, everything: bool = False) -> "Iterator[Steps]":
     """Steps that are shown on stderr, and whose log is kept."""
     import logging
 
@@ -306,6 +304,6 @@ def _steps(*, everything: bool = False) -> Iterator[Steps]:
         yield steps
 
 
-def _note_named(out: Output, view: EnvironmentView) -> None:
+def _note_named(out: Output, view: "EnvironmentView") -> None:
     if view.named:
         out.note(f"workers run the image that is set, not this one: {view.named}")

@@ -144,7 +144,7 @@ def logged(log: logging.Logger) -> Iterator[Steps]:
             display.close(steps)
         if steps.log:
             log.warning("what was said until then:\n%s", "\n".join(steps.log))
-        file = _keep(steps)
+        file = _keep(steps) if steps.log else None
         if file is not None and isinstance(error, StarburstError):
             error.hint = "; ".join(filter(None, [error.hint, f"the build log: {file}"]))
         raise

@@ -33,7 +33,7 @@ def environment_view(view: EnvironmentView) -> RenderableType:
     facts.add_row("for", f"Python {view.python}, {view.architecture}")
     facts.add_row("lock", view.lock)
     facts.add_row("tag", view.tag or "-")
-    facts.add_row("digest", view.digest or "not in the registry")
+    facts.add_row("digest", view.digest or ("not in the registry" if view.tag else "-"))
     for folder in view.editables:
         facts.add_row("with the code", folder)
     table = columns("PACKAGE", "VERSION", "FROM")
