@@ -156,7 +156,7 @@ def test_two_builds_at_once(house, tmp_path, monkeypatch):
     assert not any(
         "site-packages" in entry for entry in said if not entry.startswith(str(tmp_path / "cache"))
     )
-    assert sorted(path.name for path in (tmp_path / "cache").iterdir()) == ["environments", "interpreters"]
+    assert not list((tmp_path / "cache").glob("build-*"))
     again = Steps()
     assert asyncio.run(unpacked_packages(lock, again)) == packages[0]
     assert [step.state for step in again.steps] == ["cached"]
