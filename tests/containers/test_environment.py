@@ -26,7 +26,10 @@ base_image = "{registry}/{base}:latest"
 # How a Debian package comes into the image: a list, or a Dockerfile.
 LISTED = 'system_packages = ["libfoo1"]\nengine = "podman"'
 WRITTEN = 'dockerfile = "Dockerfile"\nengine = "buildah"'
-DOCKERFILE = "FROM {registry}/{base}:latest\nRUN apt-get update && DEBIAN_FRONTEND=noninteractive apt-get install -y libfoo1\n"
+DOCKERFILE = """\
+FROM {registry}/{base}:latest
+RUN apt-get update && DEBIAN_FRONTEND=noninteractive apt-get install -y libfoo1
+"""
 LIBRARY = """\
 from sklearn.linear_model import LinearRegression
 
