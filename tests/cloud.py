@@ -4,6 +4,7 @@ import psutil
 import pytest
 
 import starburst
+from starburst.aws import capacity_provider
 from starburst.testing.aws import SimulatedAws
 
 IMAGE = "starburst-worker:under-test"  # tasks that are processes need no image
@@ -27,6 +28,7 @@ class Cloud:
         with pytest.MonkeyPatch.context() as patch:
             # A test finds, and kills, its own processes by this variable.
             patch.delenv("STARBURST_DATA_DIR", raising=False)
+            patch.setattr(capacity_provider, "_SETTLED_S", 0.0)  # nobody else is at work
             self.aws.start()
             self.use(patch)
             starburst.setup(**{"image": IMAGE, **setup})

@@ -39,7 +39,8 @@ class SmallDisk:
     def fill_up(self, *, but=0):
         """To the last byte, or nearly so."""
         while (free := shutil.disk_usage(self.folder).free // 4096 * 4096 - but) > 0:
-            with self.filler.open("ab") as file, contextlib.suppress(OSError):
+            # Others take space meanwhile; without a buffer nothing is left to be written on closing.
+            with contextlib.suppress(OSError), self.filler.open("ab", buffering=0) as file:
                 file.write(bytes(free))
 
     def make_room(self):
@@ -175,6 +176,18 @@ def test_room_is_never_made_for_a_detached_session(disk, left_bytes, monkeypatch
         crew.assert_each_exactly_once()
     finally:
         session.cleanup(force=True)
+
+
+def test_a_session_is_removed_from_a_full_store(disk):
+    """Which cannot record that it ends; its removal is what makes room."""
+    disk.fill()
+    session = starburst.session(store=disk.url, workers=2, lease=1.5, idle_timeout=60)
+    crew = Crew(disk.url, session.session_id)
+    session.map(slow_block_of, range(N), [BLOCK] * N)
+    eventually(crew.flushed, what="the first results")
+    disk.fill_up()
+    session.cleanup(force=True)
+    assert not crew.list(crew.keys.prefix)
 
 
 def test_large_files_are_refused_for_a_while(folder_url):

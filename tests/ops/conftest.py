@@ -3,6 +3,8 @@
 import pytest
 from cloud_server import CloudServer
 
+from starburst.aws import capacity_provider
+
 
 @pytest.fixture(scope="session")
 def cloud_server():
@@ -15,6 +17,7 @@ def cloud_server():
 def account(cloud_server, monkeypatch, data_dir):
     """The account; the environment leads there, with the user "testing", who may do everything."""
     cloud_server.reset()
+    monkeypatch.setattr(capacity_provider, "_SETTLED_S", 0.0)  # nobody else is at work
     for name, value in cloud_server.environment().items():
         monkeypatch.setenv(name, value)
     return cloud_server

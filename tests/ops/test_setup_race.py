@@ -5,6 +5,7 @@ import asyncio
 import pytest
 
 import starburst
+from starburst.aws import capacity_provider
 from starburst.aws.clients import Aws
 from starburst.aws.deployment import load_deployments
 from starburst.client.engine import engine
@@ -14,6 +15,12 @@ from starburst.ops.choices import Choices
 from starburst.ops.setup import Setup
 
 MEET_S = 1.0
+
+
+@pytest.fixture(autouse=True)
+def settled(account, monkeypatch):
+    """Here somebody else is at work: each makes sure, as on AWS, that what it attached stays."""
+    monkeypatch.setattr(capacity_provider, "_SETTLED_S", 2.0)
 
 
 def race(account, region, **choices):

@@ -9,7 +9,7 @@ import logging
 import os
 import queue
 import threading
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterable
 from typing import Any, TypeVar
 
 __all__ = ["Engine", "at_exit", "engine"]
@@ -56,6 +56,16 @@ class Engine:
         except BaseException:
             future.cancel()
             raise
+
+    def run_all(self, works: Iterable[Coroutine[Any, Any, object]], *, but: type[Exception]) -> None:
+        """Run coroutines there side by side and wait for all; errors of the kind ``but`` are passed over."""
+
+        async def together() -> None:
+            for found in await asyncio.gather(*works, return_exceptions=True):
+                if isinstance(found, BaseException) and not isinstance(found, but):
+                    raise found
+
+        self.run(together())
 
     def call_soon(self, function: Callable[..., Any], *args: Any) -> None:
         """Have a function called there, soon."""

@@ -7,7 +7,7 @@ import contextlib
 import os
 import sys
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 from starburst.client.address import address
 from starburst.client.collector import Collector, Watched, ended
@@ -393,14 +393,7 @@ def close_all() -> None:
         _pools.clear()
         _ended.clear()
     if mine:
-        engine.run(_close(mine))
-
-
-async def _close(pools: Sequence[Pool]) -> None:
-    """Close them side by side: a program that used several ends as soon as one that used one."""
-    for problem in await asyncio.gather(*(pool.close() for pool in pools), return_exceptions=True):
-        if problem is not None and not isinstance(problem, StarburstError):
-            raise problem
+        engine.run_all((pool.close() for pool in mine), but=StarburstError)
 
 
 at_exit(close_all)

@@ -22,6 +22,7 @@ from starburst.errors import (
     SessionError,
     SessionNotFound,
     StarburstError,
+    StoreFull,
 )
 from starburst.options import MAX_WORKERS, Options, parse_duration_s
 from starburst.protocol.diagnose import why_unpicklable
@@ -357,8 +358,8 @@ class Session:
         if stop_workers:
             try:
                 await self._event("terminated", reason="left" if force else "closed")
-            except SessionNotFound:
-                if not force:
+            except (SessionNotFound, StoreFull):
+                if not force:  # without a session nothing need be recorded, and its removal makes room
                     raise
             grace_s = _FORCED_GRACE_S if force else _GRACE_S  # what is removed need not be finished
             await connection.provider.stop(self.session_id, None, grace_s=grace_s)

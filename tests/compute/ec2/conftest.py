@@ -23,6 +23,7 @@ def account(endpoint, data_dir, monkeypatch):
     with urllib.request.urlopen(reset):
         pass
     monkeypatch.setattr("starburst.aws.rates._buckets", {})
+    monkeypatch.setattr("starburst.aws.capacity_provider._SETTLED_S", 0.0)  # nobody else is at work
     monkeypatch.setenv("AWS_ENDPOINT_URL", endpoint)
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "testing")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "testing12345")

@@ -208,7 +208,9 @@ class TestAgain:
                 assert at == 4, "template, group, provider, cluster"
                 return
 
-    def test_several_clients_at_once(self, account):
+    def test_several_clients_at_once(self, account, monkeypatch):
+        monkeypatch.setattr("starburst.aws.capacity_provider._SETTLED_S", 2.0)
+
         async def all_at_once():
             makers = [ensure_capacity(Aws(), account.deployment, TYPES, spot=True) for _ in range(6)]
             others = [
