@@ -1,6 +1,5 @@
 """Hundreds of workers on the simulated account, light-weight ones: real agents, tasks in their own process."""
 
-import os
 import sys
 import time
 
@@ -11,7 +10,7 @@ from cloud import Cloud
 from helpers import eventually
 from starburst.client import pool as pools
 
-WORKERS = int(os.environ.get("STARBURST_SCALE_WORKERS", "100"))  # 500 for the figures
+WORKERS = 500
 TASKS = 40 * WORKERS
 
 

@@ -183,7 +183,7 @@ class Aws:
 
                 config = Config(
                     connect_timeout=5,
-                    read_timeout=60,
+                    read_timeout=20,  # answers take a second or two; a tick that hangs launches nobody
                     retries={"mode": "adaptive", "total_max_attempts": _TRIES},
                     max_pool_connections=_THREADS,
                     user_agent_extra=f"starburst/{__version__}",
