@@ -11,10 +11,10 @@ import tarfile
 import pytest
 import zstandard
 from breaking_proxy import PASSWORD, USER, Proxy
-from engine_parts import HERE, OTHER, own_engines, push_base, run_python
 from environment_parts import run
 from image_parts import members, small_environment
 
+from engine_parts import HERE, OTHER, own_engines, push_base, run_python
 from oci_registry import OciRegistry
 from starburst.environment.docker_archive import read_archive
 from starburst.environment.docker_context import context_files, ignore_lines

@@ -5,11 +5,11 @@ import shlex
 
 import boto3
 import pytest
-from engine_parts import HERE, OTHER, PATH, push_base
 from environment_parts import run
 
 import starburst
 from cloud import Cloud
+from engine_parts import HERE, OTHER, PATH, push_base
 from helpers import eventually
 from oci_registry import OciRegistry
 from podman import own_podman
