@@ -118,16 +118,19 @@ def test_scikit_learn_and_a_local_package(project, cache):
     assert list((cache / "environments").iterdir()) == [environment]
 
 
-def test_a_package_that_is_only_here_is_missed_before_anything_starts(project, monkeypatch):
+def test_a_package_that_is_only_here_is_missed_before_anything_starts(project, monkeypatch, caplog):
     def needs_pytest(number):
         import pytest
 
         return pytest.__version__, number
 
     monkeypatch.chdir(project)
+    with (project / "pyproject.toml").open("a") as settings:
+        settings.write('[tool.starburst]\nsystem-packages = ["libgl1"]\n')
     (project / "few.txt").write_text(f"packaging=={version('packaging')}\n")
     with pytest.raises(EnvironmentBuildError, match="workers would not find pytest"):
         starburst.map(needs_pytest, [1], workers=1, environment="few.txt", progress=False)
+    assert "system_packages and dockerfile are for images" in caplog.text
     with pytest.raises(OptionError, match=r"environment='none.txt': no such file"):
         starburst.map(needs_pytest, [1], workers=1, environment="none.txt", progress=False)
 

@@ -383,7 +383,7 @@ def test_a_worker_that_lacks_the_packages_says_so_before_it_claims(tmp_path):
     assert subprocess.run(command, capture_output=True, timeout=60, check=False).returncode == 3
     beat = json.loads(bytes(asyncio.run(work.store.get(KEYS.worker("w-test")))))
     assert beat["state"] == "refused"
-    assert "its image is not the one that was built for the session" in beat["reason"]
+    assert "start it from the image, or the environment, that was built for the session" in beat["reason"]
     assert asyncio.run(work.store.list(KEYS.claims(1))) == []
 
 

@@ -109,6 +109,10 @@ async def prepare_isolated(options: Options) -> tuple[Isolated, PlaceEnvironment
     platform = Platform.of_this_machine()
     with logged(log) as steps:
         settings = project_settings(folder)
+        if settings.system_packages or settings.dockerfile:
+            log.warning(
+                "system_packages and dockerfile are for images: workers on this machine use its own system libraries"
+            )
         lock = await project_lock(folder, settings, platform, steps, choice=options.environment)
         packages = await unpacked_packages(lock, steps)
         python = await bare_python()

@@ -44,7 +44,7 @@ def misfit(manifest: Manifest, environ: Mapping[str, str] = os.environ) -> str |
         has = f"from another list ({lock[:12]})" if lock else "from no list that is known"
         return (
             f"this worker's packages were installed {has}, the session needs those of the list {theirs.lock[:12]}; "
-            "its image is not the one that was built for the session"
+            "start it from the image, or the environment, that was built for the session"
         )
     return None
 
