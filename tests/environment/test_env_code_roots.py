@@ -1,10 +1,14 @@
 """Where a program's own modules are: for scripts, notebooks, projects, and what is installed to be edited."""
 
+import os
 import site
+import subprocess
 import sys
 import sysconfig
+from pathlib import Path
 from types import ModuleType
 
+import starburst
 from starburst.environment.code_roots import Root, find_roots, loaded_modules
 
 
@@ -63,6 +67,20 @@ def test_packages_that_a_finder_of_setuptools_redirects(tmp_path):
     mapping = {"mine": str(tmp_path / "lib" / "mine"), "mine.sub": str(tmp_path / "else" / "sub")}
     finder = module("__editable___mine_1_0_finder", "/env/site-packages/f.py", MAPPING=mapping)
     assert found(modules=[finder]) == [Root(str(tmp_path / "lib"), frozenset({"mine"}))]
+
+
+def test_the_packages_of_a_worker_are_no_code_of_a_program_that_runs_in_it(tmp_path):
+    (tmp_path / "packages").mkdir()
+    program = "from starburst.environment.code_roots import find_roots; print(find_roots())"
+    path = os.pathsep.join([str(Path(starburst.__file__).parents[1]), str(tmp_path / "packages")])
+    env = {**os.environ, "PYTHONPATH": path}
+
+    def roots(**more):
+        command = [sys.executable, "-P", "-c", program]
+        return subprocess.run(command, env=env | more, capture_output=True, text=True, check=True).stdout
+
+    assert "packages" in roots()
+    assert "packages" not in roots(STARBURST_LOCK="abc")
 
 
 def test_whatever_else_the_program_has_imported(tmp_path):

@@ -11,6 +11,7 @@ from functools import lru_cache
 from pathlib import Path
 from types import ModuleType
 
+from starburst.container import LOCK_VARIABLE
 from starburst.environment.code_rules import project_of
 
 __all__ = ["Root", "find_roots", "loaded_modules"]
@@ -118,6 +119,8 @@ _INSTALLED_PARTS = frozenset(_INSTALLED)
 def _system_folders() -> tuple[str, ...]:
     names = ("stdlib", "platstdlib", "purelib", "platlib", "scripts")
     found = {sysconfig.get_path(name) for name in names}
+    if os.environ.get(LOCK_VARIABLE):  # a worker finds its packages by this variable
+        found |= {entry for entry in os.environ.get("PYTHONPATH", "").split(os.pathsep) if entry}
     found |= {os.path.realpath(folder) for folder in found}
     return tuple(sorted(found))
 
