@@ -5,7 +5,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from places import BOTH, CLOUD
+from places import CLOUD, EVERYWHERE
 
 import starburst
 from starburst.environment.code_roots import Root
@@ -37,7 +37,7 @@ print(first[3])
 """
 
 
-@pytest.mark.parametrize("fresh", [*BOTH, "ec2", "s3"], indirect=True)
+@pytest.mark.parametrize("fresh", EVERYWHERE, indirect=True)
 def test_a_module_that_is_edited_between_two_calls_on_warm_workers(fresh, script):
     script("def value():\n    return 1\n", "helper.py")
     printed = Path(fresh.run(script(EDITS)).strip())

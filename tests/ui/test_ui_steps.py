@@ -6,7 +6,7 @@ import logging
 import pytest
 from rich.console import Console
 
-from starburst.environment.steps import Steps, logged, set_steps_display, shown
+from starburst.environment.steps import Steps, builds_shown, logged, set_steps_display
 from starburst.errors import EnvironmentBuildError
 from starburst.ui.steps import BoxOfSteps, LinesOfSteps
 
@@ -61,13 +61,12 @@ def test_nothing_is_said_of_a_call_that_builds_nothing(stream, data_dir):
 
 
 def test_nothing_is_shown_unless_it_is_wanted(stream):
-    token = shown.set(False)
-    try:
-        with logged(log) as steps:
-            build(steps)
-    finally:
-        shown.reset(token)
+    with builds_shown(wanted=False), logged(log) as steps:
+        build(steps)
     assert stream.getvalue() == ""
+    with logged(log) as steps:  # and not for all time
+        build(steps)
+    assert stream.getvalue()
 
 
 def test_the_log_of_a_failed_build_is_kept_and_named(stream, data_dir):

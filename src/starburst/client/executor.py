@@ -23,6 +23,7 @@ from starburst.client.packing import (
 from starburst.client.plan import current_options
 from starburst.client.pool import open_pool
 from starburst.client.progress import Silent, open_sink
+from starburst.environment.steps import builds_shown
 from starburst.errors import OptionError, StarburstError, TaskError
 from starburst.store.base import RequestCounts
 
@@ -61,7 +62,8 @@ class Executor(concurrent.futures.Executor):
             raise OptionError("workers= and max_workers= are the same here", hint="give one of them")
         options["workers"] = max_workers if workers is None else workers
         self._options = current_options(options, ("progress",))
-        self._pool = open_pool(self._options)
+        with builds_shown(wanted=progress):
+            self._pool = open_pool(self._options)
         self._gatherer = Gatherer(self._pool, self._options)
         self._calls: list[Call] = []
         self._shut_down = False

@@ -25,6 +25,7 @@ from starburst.client.plan import current_options
 from starburst.client.pool import Pool, discard, open_pool
 from starburst.client.progress import ProgressSink, Silent, open_sink
 from starburst.client.terminated import tidied_at_sigterm
+from starburst.environment.steps import builds_shown
 from starburst.errors import OptionError, TaskError
 from starburst.options import Options
 
@@ -207,7 +208,8 @@ def _run(packed: Packed, options: Options, *, on_error: OnError, progress: bool)
     if packed.n_tasks == 0:
         return []
     sink = open_sink(progress=progress)
-    pool = open_pool(options)
+    with builds_shown(wanted=progress):
+        pool = open_pool(options)
     tell_where(sink, options)
     call = Call(pool, packed.title, packed.n_tasks, sink)
     part = Slice(range(packed.n_tasks))
@@ -323,7 +325,8 @@ def _stream(
         fn, block, lanes=lanes, chunksize=None
     )  # what cannot be pickled starts nothing
     sink = open_sink(progress=progress)
-    pool: Pool = open_pool(options)
+    with builds_shown(wanted=progress):
+        pool: Pool = open_pool(options)
     tell_where(sink, options)
     call = Call(pool, title_of(fn), 0, sink)
     parts: list[Slice] = []

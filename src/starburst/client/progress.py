@@ -7,8 +7,6 @@ from typing import Protocol
 
 import msgspec
 
-from starburst.environment.steps import shown
-
 __all__ = ["ProgressSink", "Silent", "Snapshot", "Summary", "open_sink", "set_renderer"]
 
 
@@ -108,6 +106,5 @@ def set_renderer(factory: Callable[[], ProgressSink]) -> None:
 
 
 def open_sink(*, progress: bool) -> ProgressSink:
-    """A display for one call; what is built for it is shown, too, or not."""
-    shown.set(progress)
+    """A display for one call."""
     return _renderer() if progress else Silent()

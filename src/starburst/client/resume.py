@@ -29,6 +29,7 @@ from starburst.client.packing import Packed, pack_map, title_of
 from starburst.client.pool import Pool, reopen_pool
 from starburst.client.progress import open_sink
 from starburst.client.status import read_batches
+from starburst.environment.steps import builds_shown
 from starburst.errors import CorruptObject, SerializationError
 from starburst.options import Options
 from starburst.protocol.pack import PackIndex
@@ -100,7 +101,8 @@ def run_named(
     n_tasks = len(named.names)
     if n_tasks == 0:
         return []
-    pool = reopen_pool(options, named.session_id)
+    with builds_shown(wanted=progress):
+        pool = reopen_pool(options, named.session_id)
     sink = open_sink(progress=progress)
     tell_where(sink, options)
     call = Call(pool, title_of(fn), n_tasks, sink)

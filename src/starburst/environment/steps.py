@@ -17,7 +17,7 @@ from typing import Protocol
 from starburst.config import data_path
 from starburst.errors import StarburstError
 
-__all__ = ["Step", "Steps", "StepsDisplay", "logged", "set_steps_display", "shown"]
+__all__ = ["Step", "Steps", "StepsDisplay", "builds_shown", "logged", "set_steps_display"]
 
 _LOGS_KEPT = 20
 
@@ -110,8 +110,17 @@ class StepsDisplay(Protocol):
 
 
 _display: Callable[[], StepsDisplay] | None = None
-shown = contextvars.ContextVar("shown", default=True)
-"""Whether a display is wanted in this context: not within calls with ``progress=False``."""
+_shown = contextvars.ContextVar("shown", default=True)
+
+
+@contextmanager
+def builds_shown(*, wanted: bool) -> Iterator[None]:
+    """Whether what is built inside is displayed: not for calls with ``progress=False``."""
+    token = _shown.set(wanted)
+    try:
+        yield
+    finally:
+        _shown.reset(token)
 
 
 def set_steps_display(factory: Callable[[], StepsDisplay]) -> None:
@@ -127,7 +136,7 @@ def logged(log: logging.Logger) -> Iterator[Steps]:
     Args:
         log: Gets the lines; and all that was said, if a step fails.
     """
-    display = _display() if _display is not None and shown.get() else None
+    display = _display() if _display is not None and _shown.get() else None
 
     def show(steps: Steps) -> None:
         step = steps.steps[-1]
