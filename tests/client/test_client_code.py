@@ -220,14 +220,3 @@ def _by_value(fn):
     import types
 
     return types.FunctionType(fn.__code__, {"__name__": "__main__"})
-
-
-def test_a_worker_without_the_sessions_packages_is_told_to_the_caller(fresh, monkeypatch):
-    from msgspec import structs
-
-    from starburst.client import connection
-
-    mine = connection.local_environment
-    monkeypatch.setattr(connection, "local_environment", lambda: structs.replace(mine(), lock="a" * 64))
-    with pytest.raises(starburst.StarburstError, match="the session needs those of the list aaaaaaaaaaaa"):
-        starburst.map(abs, [1], workers=1, progress=False)

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 from environment_parts import lock_of
+from msgspec import structs
 
 import starburst
 from starburst.compute.isolated import Isolated
@@ -20,6 +21,10 @@ from starburst.environment.settings import ProjectSettings, project_lock
 from starburst.environment.steps import Steps
 from starburst.errors import EnvironmentBuildError, OptionError, ProviderError
 from starburst.options import Options
+from starburst.protocol.keys import Keys
+from starburst.protocol.records import encode_json
+from starburst.protocol.sessions import read_manifest
+from starburst.store import open_store
 
 LIBRARY = """\
 from sklearn.linear_model import LinearRegression
@@ -184,6 +189,25 @@ def test_a_cache_that_was_emptied_is_told(tmp_path):
         asyncio.run(provider.launch(spec))
     with pytest.raises(ProviderError, match="cannot be read"):
         provider.attach({"isolated": {"image": "x"}})
+
+
+def test_a_worker_without_the_sessions_packages_is_told_to_the_caller(project, folder_url, monkeypatch):
+    """What is installed is that of the list still, but the session says another one."""
+    monkeypatch.chdir(project)
+    (project / "few.txt").write_text(f"packaging=={version('packaging')}\n")
+    session = starburst.session(workers=1, environment="few.txt", store=folder_url)
+    try:
+        store, keys = open_store(folder_url), Keys(session.session_id)
+        manifest = asyncio.run(read_manifest(store, session.session_id))
+        other = structs.replace(manifest, environment=structs.replace(manifest.environment, lock="a" * 64))
+        asyncio.run(store.overwrite(keys.manifest, encode_json(other)))
+        session.submit(abs, -1)
+        with pytest.raises(
+            starburst.StarburstError, match="the session needs those of the list aaaaaaaaaaaa"
+        ):
+            session.collect(timeout=60)
+    finally:
+        session.cleanup(force=True)
 
 
 def pylock(*names):
