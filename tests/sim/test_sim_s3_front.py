@@ -5,8 +5,10 @@ import hashlib
 import io
 import itertools
 import os
+import socket
 import threading
 import urllib.error
+import urllib.parse
 import urllib.request
 
 import boto3
@@ -100,6 +102,27 @@ def test_a_slow_reader_does_not_hold_up_others(s3, bucket):
     for number in range(20):
         s3.put_object(Bucket=bucket, Key=f"small/{number}", Body=b"x")
     assert len(slow.read()) == BIG - 1000
+
+
+def test_a_reader_that_is_slow_to_the_end_does_not_hold_up_the_next_one(s3, bucket):
+    """The store's connection, which read no faster than the reader, goes on to the next request."""
+    s3.put_object(Bucket=bucket, Key="small", Body=b"x")
+    for number in range(8):
+        size = BIG // 2 + number * 50_000
+        s3.put_object(Bucket=bucket, Key="big", Body=bytes(size))
+        url = s3.generate_presigned_url("get_object", Params={"Bucket": bucket, "Key": "big"})
+        asked = urllib.parse.urlsplit(url)
+        with socket.socket() as slow:
+            slow.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 12)
+            slow.settimeout(30)
+            slow.connect((asked.hostname, asked.port))
+            slow.sendall(f"GET {asked.path}?{asked.query} HTTP/1.1\r\nHost: {asked.netloc}\r\n\r\n".encode())
+            head = b""
+            while b"\r\n\r\n" not in head:
+                head += slow.recv(1)
+            while size:
+                size -= len(slow.recv(min(size, 1 << 12)))
+        assert s3.get_object(Bucket=bucket, Key="small")["Body"].read() == b"x"
 
 
 def test_conditional_writes_have_one_winner(aws, bucket):

@@ -12,6 +12,8 @@ __all__ = ["WorkerSize", "default_size", "fits", "usable_memory_mib"]
 
 _UNITS = 1024
 """CPU units of a vCPU."""
+_LEAST_UNITS = 2
+"""What Linux makes of fewer. Source: Amazon ECS API Reference, ContainerDefinition, cpu."""
 _SYSTEM_PERCENT = 7
 _SYSTEM_MIB = 128
 _SUGGESTIONS = 4
@@ -90,7 +92,7 @@ def _on(one: InstanceType, cpu: float | None, memory_mib: int | None, gpus: int)
     share_mib = usable_memory_mib(one) // workers
     on_paper = memory_mib is not None and memory_mib * workers <= one.memory_mib
     return WorkerSize(
-        cpu_units=asked_units or units // workers,
+        cpu_units=asked_units or max(_LEAST_UNITS, units // workers),
         memory_mib=share_mib
         if memory_mib is None
         else min(memory_mib, share_mib)

@@ -3,7 +3,7 @@
 import math
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from starburst.aws.instance_types import InstanceType, architecture_of, check_one_architecture, known_types
@@ -153,6 +153,9 @@ def test_what_fits_never_takes_more_than_there_is(host, cpu_units, memory_mib, g
     assert workers * gpus <= host.gpus or workers == 0
 
 
+@example(
+    [InstanceType(name="x1.large", architecture="X86_64", vcpus=1, memory_mib=131_200, gpus=0)], None, 128, 0
+)
 @given(
     st.lists(hosts, min_size=1, max_size=4),
     st.none() | st.floats(0.25, 64),

@@ -186,6 +186,7 @@ class Backend(asyncio.Protocol):
         if self._close or (client is not None and client.sending):
             self.transport.close()
         else:
+            self.transport.resume_reading()  # its client may have been slow to take the last bytes
             self.upstream.release(self)
         if client is not None:
             client.finished(relayed=self._relayed, close=self._close)
