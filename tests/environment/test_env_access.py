@@ -1,0 +1,48 @@
+"""Logins and indexes: where they are used, and where they are not seen."""
+
+import pytest
+from environment_parts import lock_of, run
+from wheelhouse import serve_index
+
+from starburst.environment.access import Access, logins_in, without_login
+from starburst.environment.build import install
+
+
+@pytest.mark.parametrize(
+    ("address", "shown"),
+    [
+        ("https://joe:secret@host/x", "https://host/x"),
+        ("https://joe:my@secret@host:8443/x", "https://host:8443/x"),
+        ("git+https://secret@host/x.git@main", "git+https://host/x.git@main"),
+        ("git+ssh://git@host/x.git@main", "git+ssh://git@host/x.git@main"),
+        ("https://host/@scope/x@1", "https://host/@scope/x@1"),
+    ],
+)
+def test_no_part_of_a_password_is_shown(address, shown):
+    assert without_login(f"fetch {address} now") == f"fetch {shown} now"
+    wanted = address if shown != address else shown
+    assert Access(logins=logins_in(address)).with_login(shown) == wanted
+
+
+def test_each_repository_of_a_server_has_its_own_login():
+    one, two = "git+https://a:1@host/one.git@v1", "git+https://b:2@host/two.git"
+    access = Access(logins=logins_in(f"one @ {one}\ntwo @ {two}#subdirectory=x\n"))
+    commit = "@" + "0" * 40
+    assert access.with_login(f"git+https://host/one.git{commit}") == f"git+https://a:1@host/one.git{commit}"
+    assert access.with_login(f"git+https://host/two.git{commit}") == f"git+https://b:2@host/two.git{commit}"
+    assert access.with_login("https://host/other.whl").endswith("@host/other.whl")
+
+
+def test_a_password_with_an_at_sign_is_in_no_lock_and_no_log(tmp_path, house, monkeypatch):
+    monkeypatch.setenv("STARBURST_CACHE_DIR", str(tmp_path / "cache"))
+    with serve_index(house, login="joe:my@secret") as url:
+        address = url.replace("simple/", "files/pure-1.0-py3-none-any.whl")
+        login = address.replace("://", "://joe:my@secret@")
+        (tmp_path / "requirements.txt").write_text(f"pure @ {login}\n")
+        lock, steps = lock_of(tmp_path)
+        run(install(lock, tmp_path / "out", steps))
+    assert lock.text() == f"pure @ {address}\n"
+    assert (tmp_path / "out" / "pure.py").is_file()
+    assert "secret" not in "\n".join(line.replace(str(tmp_path), "") for line in steps.log)
+    kept = (path for path in tmp_path.rglob("*") if path.is_file() and path.name != "requirements.txt")
+    assert not [path for path in kept if b"secret" in path.read_bytes()]
