@@ -1,11 +1,14 @@
 """Logins and indexes: where they are used, and where they are not seen."""
 
 import pytest
-from environment_parts import lock_of, run
+from environment_parts import PLATFORM, lock_of, run
 from wheelhouse import serve_index
 
 from starburst.environment.access import Access, logins_in, without_login
 from starburst.environment.build import install
+from starburst.environment.lock import Lock, Requirement
+from starburst.environment.steps import Steps
+from starburst.errors import EnvironmentBuildError
 
 
 @pytest.mark.parametrize(
@@ -46,3 +49,25 @@ def test_a_password_with_an_at_sign_is_in_no_lock_and_no_log(tmp_path, house, mo
     assert "secret" not in "\n".join(line.replace(str(tmp_path), "") for line in steps.log)
     kept = (path for path in tmp_path.rglob("*") if path.is_file() and path.name != "requirements.txt")
     assert not [path for path in kept if b"secret" in path.read_bytes()]
+
+
+@pytest.mark.parametrize(("status", "says"), [(401, "401 Unauthorized"), (403, "403 Forbidden")])
+def test_a_further_index_that_refuses_us_is_named(tmp_path, house, monkeypatch, status, says):
+    for name in ("PIP_FIND_LINKS", "PIP_NO_INDEX"):
+        monkeypatch.delenv(name)
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    with (
+        serve_index(empty) as usual,
+        serve_index(house, login="joe:secret", refuse=status) as private,
+    ):
+        monkeypatch.setenv("PIP_INDEX_URL", usual)
+        (tmp_path / "requirements.txt").write_text(f"--extra-index-url {private}\npure==1.0\n")
+        with pytest.raises(EnvironmentBuildError) as caught:
+            lock_of(tmp_path)
+        assert f"{private} refused us ({says}" in str(caught.value)
+        assert ".netrc" in caught.value.hint
+        monkeypatch.setenv("PIP_EXTRA_INDEX_URL", private)
+        lock = Lock.of(PLATFORM, [Requirement("pure", "1.0")], source_name="uv.lock", folder=tmp_path)
+        with pytest.raises(EnvironmentBuildError, match=r"refused us \(4"):
+            run(install(lock, tmp_path / "out", Steps()))

@@ -47,6 +47,10 @@ _NOT_OURS = frozenset(
 )
 """Settings of a person's own installations, which would change what is asked for here."""
 
+_ANY_INDEX = "unsafe-best-match"
+_NOT_FOUND = re.compile(r"was not found in the package registry|there is no version of")
+_REFUSED = re.compile(r"\b(?:401 Unauthorized|403 Forbidden|407 Proxy)")
+
 _KEPT_TO_RESOLVE = frozenset({"UV_EXCLUDE_NEWER", "UV_EXCLUDES", "UV_OVERRIDE", "UV_RESOLUTION"})
 
 
@@ -90,12 +94,49 @@ async def run_uv(
         UvFailed: It ended with an error.
         EnvironmentBuildError: It is not there, or had not ended after ``timeout_s``.
     """
+    own = dict(environment or {})
+
+    async def once() -> str:
+        return await _run(
+            arguments,
+            steps,
+            cwd=cwd,
+            stdin=stdin,
+            environment=_environment(own, resolving=resolving),
+            timeout_s=timeout_s,
+        )
+
+    try:
+        return await once()
+    except UvFailed as error:
+        if own.get("UV_INDEX_STRATEGY") != _ANY_INDEX or not _NOT_FOUND.search(error.output):
+            raise
+        # Where any index will do, uv passes over one that refuses us, and does not say so.
+        own["UV_INDEX_STRATEGY"] = "first-index"
+        with contextlib.suppress(EnvironmentBuildError):
+            try:
+                await once()
+            except UvFailed as why:
+                if _REFUSED.search(why.output):
+                    raise why from None
+        raise
+
+
+async def _run(
+    arguments: Sequence[str],
+    steps: Steps,
+    *,
+    cwd: Path,
+    stdin: str,
+    environment: Mapping[str, str],
+    timeout_s: float,
+) -> str:
     command = [_program(), *arguments, "--color", "never", "--no-progress"]
     steps.note(without_login(f"$ uv {' '.join(arguments)}"))
     process = await asyncio.create_subprocess_exec(
         *command,
         cwd=cwd,
-        env=_environment(environment or {}, resolving=resolving),
+        env=environment,
         stdin=asyncio.subprocess.PIPE,
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
