@@ -372,6 +372,15 @@ def test_the_choice_of_the_file(tmp_path, house):
         lock_of(tmp_path, choice="Pipfile")
 
 
+@pytest.mark.parametrize("name", ["docker", "special", "latest", "buildings"])
+def test_lists_that_only_sound_like_those_of_developers(tmp_path, name):
+    (tmp_path / f"requirements-{name}.txt").write_text("pure==1.0\n")
+    for other in ("dev", "test", "tests", "docs", "lint", "ci", "dev.linux"):
+        (tmp_path / f"requirements-{other}.txt").write_text("devtool\n")
+    (tmp_path / "requirements_dev.txt").write_text("devtool\n")
+    assert lock_file_of(tmp_path).name == f"requirements-{name}.txt"
+
+
 INSTALLED = """
 import json, sys
 from pathlib import Path
