@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-__all__ = ["Access", "logins_in", "without_login"]
+__all__ = ["Access", "filled", "logins_in", "without_login"]
 
 # Up to the last "@" before the path: uv and pip take passwords with "@" in them, too.
 _LOGIN = re.compile(r"(?<=://)[^/\s'\"#?]+@")
@@ -79,10 +79,14 @@ def without_login(text: str) -> str:
     return _LOGIN.sub(lambda found: found[0] if found[0] == "git@" else "", text)
 
 
+def filled(text: str) -> str:
+    """A text with its ``${VARIABLES}`` filled in, as uv and pip do it."""
+    return _VARIABLE.sub(lambda found: os.environ.get(found[1], found[0]), text)
+
+
 def logins_in(text: str) -> dict[str, str]:
     """``user:password`` by host, and by host and path, of all addresses in a text; ``${VARIABLES}`` are filled in."""
-    filled = _VARIABLE.sub(lambda found: os.environ.get(found[1], found[0]), text)
-    found = [match for match in _LOGIN_OF.findall(filled) if match[0] != "git"]
+    found = [match for match in _LOGIN_OF.findall(filled(text)) if match[0] != "git"]
     by_host = {host: login for login, host, _ in found}
     return by_host | {_place(host, path): login for login, host, path in found if path}
 

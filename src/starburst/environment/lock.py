@@ -40,6 +40,7 @@ class Requirement:
         hashes: ``sha256:…`` of the archives that may be taken; of the files, for `FROM_INSTALLED`.
         path: Of a `FROM_FILE`; not part of what the lock says.
         subdirectory: Where in the archive or repository the package is.
+        variables: Hash of the source with its ``${VARIABLES}`` filled in, which may be secrets; empty without any.
     """
 
     name: str
@@ -48,6 +49,7 @@ class Requirement:
     hashes: tuple[str, ...] = ()
     path: Path | None = field(default=None, compare=False)
     subdirectory: str = ""
+    variables: str = ""
 
     @property
     def line(self) -> str:
@@ -57,7 +59,11 @@ class Requirement:
             return f"{self.name}=={self.version}{hashes}" + ("  # a file" if self.source else "")
         if self.source == FROM_INSTALLED:
             return f"{self.name}=={self.version}  # as installed, {' '.join(self.hashes)}"
-        return self.located(self.source) + hashes
+        return (
+            self.located(self.source)
+            + hashes
+            + (f"  # as set here, {self.variables}" if self.variables else "")
+        )
 
     def located(self, url: str) -> str:
         """The requirement with this address."""

@@ -17,7 +17,7 @@ from starburst.environment.platforms import Platform
 from starburst.environment.steps import Steps
 from starburst.errors import EnvironmentBuildError
 
-__all__ = ["UvFailed", "run_uv", "target_arguments"]
+__all__ = ["KEPT_TO_RESOLVE", "UvFailed", "run_uv", "target_arguments"]
 
 _TIMEOUT_S = 1800.0
 _GLIBC_MINORS = (17, 28, 31, 32, 33, 34, 35, 36, 37, 38, 39, 40)
@@ -51,7 +51,8 @@ _ANY_INDEX = "unsafe-best-match"
 _NOT_FOUND = re.compile(r"was not found in the package registry|there is no version of")
 _REFUSED = re.compile(r"\b(?:401 Unauthorized|403 Forbidden|407 Proxy)")
 
-_KEPT_TO_RESOLVE = frozenset({"UV_EXCLUDE_NEWER", "UV_EXCLUDES", "UV_OVERRIDE", "UV_RESOLUTION"})
+KEPT_TO_RESOLVE = frozenset({"UV_EXCLUDE_NEWER", "UV_EXCLUDES", "UV_OVERRIDE", "UV_RESOLUTION"})
+"""Those of them that say which versions a person wants."""
 
 
 class UvFailed(Exception):  # noqa: N818 - told apart by what it says, then raised as an EnvironmentBuildError
@@ -175,6 +176,6 @@ def _program() -> str:
 
 
 def _environment(extra: Mapping[str, str], *, resolving: bool) -> dict[str, str]:
-    dropped = _NOT_OURS - (_KEPT_TO_RESOLVE if resolving else frozenset())
+    dropped = _NOT_OURS - (KEPT_TO_RESOLVE if resolving else frozenset())
     own = {name: value for name, value in os.environ.items() if name not in dropped}
     return own | {"UV_PYTHON_DOWNLOADS": "never", "GIT_TERMINAL_PROMPT": "0"} | dict(extra)
