@@ -1,5 +1,9 @@
 """Logins and indexes: where they are used, and where they are not seen."""
 
+import base64
+import hashlib
+import json
+
 import pytest
 from environment_parts import PLATFORM, lock_of, run
 from wheelhouse import serve_index
@@ -71,3 +75,19 @@ def test_a_further_index_that_refuses_us_is_named(tmp_path, house, monkeypatch, 
         lock = Lock.of(PLATFORM, [Requirement("pure", "1.0")], source_name="uv.lock", folder=tmp_path)
         with pytest.raises(EnvironmentBuildError, match=r"refused us \(4"):
             run(install(lock, tmp_path / "out", Steps()))
+
+
+def test_a_token_of_an_address_is_not_in_what_is_installed(tmp_path, house, monkeypatch):
+    monkeypatch.setenv("TOKEN", "secret")
+    with serve_index(house) as url:
+        address = url.replace("simple/", "files/pure-1.0-py3-none-any.whl")
+        (tmp_path / "requirements.txt").write_text(f"pure @ {address}?token=${{TOKEN}}\n")
+        lock, steps = lock_of(tmp_path)
+        run(install(lock, tmp_path / "out", steps))
+    assert "secret" not in lock.text() + "\n".join(steps.log)
+    assert not [p for p in (tmp_path / "out").rglob("*") if p.is_file() and b"secret" in p.read_bytes()]
+    about = tmp_path / "out" / "pure-1.0.dist-info"
+    data = (about / "direct_url.json").read_bytes()
+    assert json.loads(data)["url"] == address
+    digest = base64.urlsafe_b64encode(hashlib.sha256(data).digest()).rstrip(b"=").decode()
+    assert f"direct_url.json,sha256={digest},{len(data)}\n" in (about / "RECORD").read_text()

@@ -47,6 +47,8 @@ _NOT_OURS = frozenset(
 )
 """Settings of a person's own installations, which would change what is asked for here."""
 
+_QUERY = re.compile(r"(?<=\S)(?<!\?)\?[^\s?=]+=[^\s)`'\"]+")
+"""Of addresses: tokens and signatures."""
 _ANY_INDEX = "unsafe-best-match"
 _NOT_FOUND = re.compile(r"was not found in the package registry|there is no version of")
 _REFUSED = re.compile(r"\b(?:401 Unauthorized|403 Forbidden|407 Proxy)")
@@ -156,7 +158,7 @@ async def _run(
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)
             await process.wait()
-    said = without_login(err.decode(errors="replace"))
+    said = _QUERY.sub("?…", without_login(err.decode(errors="replace")))
     steps.note(said)
     if process.returncode:
         raise UvFailed(said or f"uv ended with {process.returncode}")
