@@ -70,7 +70,10 @@ async def workers_image(
     return WorkersImage(
         Image(built.reference, frozenset({platform.architecture})),
         PlaceEnvironment(
-            lock=lock.sha256, architecture=platform.architecture, packages=frozenset(lock.versions)
+            lock=lock.sha256,
+            architecture=platform.architecture,
+            packages=frozenset(lock.versions),
+            how_to_add=lock.how_to_add,
         ),
     )
 

@@ -26,6 +26,12 @@ FROM_INDEX = ""
 FROM_FILE = "file"
 FROM_INSTALLED = "installed"
 
+_HOW_TO_ADD = {
+    "uv.lock": "uv add {}",
+    "poetry.lock": "poetry add {}",
+    "installed": "pip install {}",
+}
+
 
 @dataclass(frozen=True, slots=True)
 class Requirement:
@@ -118,6 +124,11 @@ class Lock:
     def sha256(self) -> str:
         """The lock's name: of the text and the platform."""
         return hashlib.sha256(f"{self.platform}\n{self.text()}".encode()).hexdigest()
+
+    @property
+    def how_to_add(self) -> str:
+        """What a person does to have one more package in it; ``{}`` stands for its name."""
+        return _HOW_TO_ADD.get(self.source_name, f"add {{}} to {self.source_name}")
 
     @property
     def versions(self) -> dict[str, str]:
