@@ -96,7 +96,7 @@ async def image_home(aws: Aws, deployment: Deployment, steps: Steps) -> Home:
     )
     repository = deployment.repository.partition("/")[2]
 
-    async def remotely(recipe: Recipe) -> Base:
-        return await build_remotely(recipe, aws, deployment, registry, repository, steps=steps)
+    async def remotely(recipe: Recipe, anew: bool) -> Base:
+        return await build_remotely(recipe, aws, deployment, registry, repository, steps=steps, anew=anew)
 
     return Home(registry, repository, deployment.repository, remotely)
