@@ -70,6 +70,7 @@ def test_a_further_index_that_refuses_us_is_named(tmp_path, house, monkeypatch, 
         with pytest.raises(EnvironmentBuildError) as caught:
             lock_of(tmp_path)
         assert f"{private} refused us ({says}" in str(caught.value)
+        assert "so pure was not found" in str(caught.value)
         assert ".netrc" in caught.value.hint
         monkeypatch.setenv("PIP_EXTRA_INDEX_URL", private)
         lock = Lock.of(PLATFORM, [Requirement("pure", "1.0")], source_name="uv.lock", folder=tmp_path)

@@ -121,7 +121,7 @@ async def run_uv(
                 await once()
             except UvFailed as why:
                 if _REFUSED.search(why.output):
-                    raise why from None
+                    raise UvFailed(f"{error.lines}\n{why.lines}") from None
         raise
 
 
