@@ -66,13 +66,13 @@ def test_a_further_index_that_refuses_us_is_named(tmp_path, house, monkeypatch, 
         serve_index(house, login="joe:secret", refuse=status) as private,
     ):
         monkeypatch.setenv("PIP_INDEX_URL", usual)
-        (tmp_path / "requirements.txt").write_text(f"--extra-index-url {private}\npure==1.0\n")
+        monkeypatch.setenv("PIP_EXTRA_INDEX_URL", private)
+        (tmp_path / "requirements.txt").write_text("pure==1.0\n")
         with pytest.raises(EnvironmentBuildError) as caught:
             lock_of(tmp_path)
         assert f"{private} refused us ({says}" in str(caught.value)
         assert "so pure was not found" in str(caught.value)
         assert ".netrc" in caught.value.hint
-        monkeypatch.setenv("PIP_EXTRA_INDEX_URL", private)
         lock = Lock.of(PLATFORM, [Requirement("pure", "1.0")], source_name="uv.lock", folder=tmp_path)
         with pytest.raises(EnvironmentBuildError, match=r"refused us \(4"):
             run(install(lock, tmp_path / "out", Steps()))
