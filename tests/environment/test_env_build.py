@@ -205,6 +205,7 @@ def test_a_full_disk(tmp_path, house):
     finally:
         subprocess.run(["umount", small], check=True)
     assert "the disk is full" in str(error)
+    assert "STARBURST_CACHE_DIR" in error.hint
 
 
 def test_starburst_travels_as_it_runs_here(tmp_path, house):

@@ -421,3 +421,16 @@ def test_layers_of_the_system_are_files_of_an_archive(engines, registry, base, t
     names = {name for layers in seen for layer in layers for name in layer}
     assert "usr/lib/debian/liblists1" in names
     assert "var/lib/apt/lists/lock" not in names
+
+
+def test_what_is_built_anew_takes_no_step_from_before(engines, registry, project, oci):
+    stamp = "import time; open('/stamp', 'w').write(str(time.time_ns()))"
+    (project / "Dockerfile").write_text(
+        f"FROM {oci.address}/python:slim\nRUN {json.dumps(['python', '-c', stamp])}\n"
+    )
+    recipe = dockerfile_recipe(project / "Dockerfile", HERE)
+    first = build(recipe, engines["buildah"], registry)
+    assert build(recipe, engines["buildah"], registry).digest == first.digest
+    anew = build(recipe, engines["buildah"], registry, anew=True)
+    assert anew.digest != first.digest
+    assert build(recipe, engines["buildah"], registry).digest == anew.digest

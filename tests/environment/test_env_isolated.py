@@ -133,8 +133,9 @@ def test_a_package_that_is_only_here_is_missed_before_anything_starts(project, m
     with (project / "pyproject.toml").open("a") as settings:
         settings.write('[tool.starburst]\nsystem-packages = ["libgl1"]\n')
     (project / "few.txt").write_text(f"packaging=={version('packaging')}\n")
-    with pytest.raises(EnvironmentBuildError, match="workers would not find pytest"):
+    with pytest.raises(EnvironmentBuildError, match="workers would not find pytest") as caught:
         starburst.map(needs_pytest, [1], workers=1, environment="few.txt", progress=False)
+    assert caught.value.hint == "add pytest to few.txt"
     assert "system_packages and dockerfile are for images" in caplog.text
     with pytest.raises(OptionError, match=r"environment='none.txt': no such file"):
         starburst.map(needs_pytest, [1], workers=1, environment="none.txt", progress=False)

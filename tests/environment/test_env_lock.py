@@ -11,7 +11,7 @@ from importlib.metadata import version
 import pytest
 import uv
 from environment_parts import ARM, PLATFORM, PYTHON, lock_of, run
-from wheelhouse import make_sdist, make_wheel
+from wheelhouse import make_sdist, make_wheel, serve_index
 
 from starburst.environment.finding import find_lock, lock_file_of, project_root
 from starburst.environment.lock import FROM_FILE, FROM_INSTALLED, Lock, Requirement
@@ -321,6 +321,37 @@ def test_requirements_are_resolved_once(tmp_path, house):
         (house / "pure-1.1-py3-none-any.whl").unlink()
 
 
+def test_requirements_are_resolved_anew_for_other_constraints_and_variables(tmp_path, house, monkeypatch):
+    make_wheel(house, "pure", "1.1")
+    locks = []
+    try:
+        (tmp_path / "requirements.txt").write_text("pure\n")
+        constraints = tmp_path / "constraints.txt"
+        constraints.write_text("pure<2\n")
+        monkeypatch.setenv("PIP_CONSTRAINT", str(constraints))
+        assert lock_of(tmp_path)[0].versions["pure"] == "1.1"
+        constraints.write_text("pure<1.1\n")
+        assert lock_of(tmp_path)[0].versions["pure"] == "1.0"
+        monkeypatch.delenv("PIP_CONSTRAINT")
+        assert lock_of(tmp_path)[0].versions["pure"] == "1.1"
+        monkeypatch.setenv("UV_RESOLUTION", "lowest")
+        assert lock_of(tmp_path)[0].versions["pure"] == "1.0"
+        (tmp_path / "requirements.txt").write_text("pure @ file://${PLACE}\n")
+        for version in ("1.1", "1.0"):
+            monkeypatch.setenv("PLACE", f"{house}/pure-{version}-py3-none-any.whl")
+            assert lock_of(tmp_path)[0].versions["pure"] == version
+        with serve_index(house) as url:
+            address = url.replace("simple/", "files/pure-${VERSION}-py3-none-any.whl")
+            (tmp_path / "requirements.txt").write_text(f"pure @ {address}\n")
+            for version in ("1.1", "1.0"):
+                monkeypatch.setenv("VERSION", version)
+                locks.append(lock_of(tmp_path)[0])
+                assert locks[-1].versions["pure"] == version
+        assert locks[0].sha256 != locks[1].sha256
+    finally:
+        (house / "pure-1.1-py3-none-any.whl").unlink()
+
+
 def test_requirements_may_name_folders_files_and_hashes(tmp_path, house):
     (tmp_path / "lib").mkdir()
     foo = '[project]\nname = "foo"\nversion = "1"\ndependencies = ["pure"]\n[build-system]\nrequires = []\n'
@@ -370,6 +401,15 @@ def test_the_choice_of_the_file(tmp_path, house):
     (tmp_path / "Pipfile").write_text("")
     with pytest.raises(EnvironmentBuildError, match="not a kind of lock file"):
         lock_of(tmp_path, choice="Pipfile")
+
+
+@pytest.mark.parametrize("name", ["docker", "special", "latest", "buildings"])
+def test_lists_that_only_sound_like_those_of_developers(tmp_path, name):
+    (tmp_path / f"requirements-{name}.txt").write_text("pure==1.0\n")
+    for other in ("dev", "test", "tests", "docs", "lint", "ci", "dev.linux"):
+        (tmp_path / f"requirements-{other}.txt").write_text("devtool\n")
+    (tmp_path / "requirements_dev.txt").write_text("devtool\n")
+    assert lock_file_of(tmp_path).name == f"requirements-{name}.txt"
 
 
 INSTALLED = """

@@ -205,4 +205,7 @@ def test_what_to_do_about_a_missing_library():
         'the workers\' image lacks libGL.so.1, a library of the system: system_packages=["libgl1"] adds it'
     )
     assert "apt-file search libfoo.so.1" in hint_for(said.replace("libGL", "libfoo"))
+    assert hint_for(said, image=False).endswith(
+        "lacks libGL.so.1, a library of the system: apt install libgl1"
+    )
     assert hint_for("No module named 'cv2'") is None

@@ -95,7 +95,7 @@ class _Handler(BaseHTTPRequestHandler):
             return self._answer(server.refuse, b"", "text/plain")
         parts = self.path.strip("/").split("/")
         if parts[0] == "files":
-            path = server.folder / parts[1]
+            path = server.folder / parts[1].partition("?")[0]
             return self._answer(200, path.read_bytes(), "application/octet-stream")
         links = "".join(
             self._link(path) for path in sorted(server.folder.iterdir()) if self._named(path) == parts[-1]

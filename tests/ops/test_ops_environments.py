@@ -4,6 +4,7 @@ import asyncio
 import hashlib
 import json
 import os
+import shutil
 import time
 from pathlib import Path
 
@@ -191,6 +192,26 @@ def test_old_entries_of_caches_go(tmp_path, monkeypatch):
     assert sorted(file.name for file in tmp_path.rglob("*") if file.is_file()) == ["a.py", "new"]
     assert prune_caches(30, now=now, dry_run=False, in_use=None).entries == 0
     assert prune_caches(30, now=now, dry_run=False, in_use=[]).entries == 1
+
+
+def test_what_somebody_else_removes_meanwhile_does_not_end_pruning(tmp_path, monkeypatch):
+    monkeypatch.setenv("STARBURST_CACHE_DIR", str(tmp_path))
+    now = time.time()
+    for name in ("gone", "old"):
+        file = tmp_path / "environments" / name / "a.py"
+        file.parent.mkdir(parents=True)
+        file.write_bytes(b"12345")
+        os.utime(file, (now - 40 * 86400, now - 40 * 86400))
+
+    class Others(list):
+        def __contains__(self, entry):  # another command prunes between the list and the look at each
+            if entry.name == "gone":
+                shutil.rmtree(entry)
+            return False
+
+    plan = prune_caches(30, now=now, dry_run=False, in_use=Others())
+    assert (plan.entries, plan.size_bytes) == (1, 5)
+    assert not list((tmp_path / "environments").iterdir())
 
 
 def test_unpacked_packages_of_an_open_session_stay(tmp_path):

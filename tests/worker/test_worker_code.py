@@ -165,8 +165,14 @@ def test_layers_stand_behind_the_standard_library_and_before_what_is_installed(t
     asyncio.run(main())
 
 
-@pytest.mark.parametrize("kind", [ImportError, OSError])
-def test_a_missing_library_of_the_system_is_named_with_its_package(kind):
+@pytest.mark.parametrize(
+    ("kind", "image", "fix"),
+    [(ImportError, True, 'system_packages=["libgl1"]'), (OSError, False, "apt install libgl1")],
+)
+def test_a_missing_library_of_the_system_is_named_with_its_package(kind, image, fix, monkeypatch):
+    if image:
+        monkeypatch.setenv("ECS_CONTAINER_METADATA_URI_V4", "http://127.0.0.1:9/v4/x")
+
     async def main():
         async with real_runner() as jobs:
 
@@ -175,7 +181,7 @@ def test_a_missing_library_of_the_system_is_named_with_its_package(kind):
 
             await jobs.run(draw, [1])
             failure = jobs.outcomes[0].failure
-            assert 'system_packages=["libgl1"]' in failure.hint
+            assert fix in failure.hint
             assert failure.message.startswith(f"{kind.__name__}: libGL.so.1")
 
             def other(_):

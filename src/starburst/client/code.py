@@ -46,10 +46,12 @@ class OwnCode:
     Attributes:
         provided: The packages that workers have: then a function that needs others is refused. None if that is not
             known.
+        how_to_add: What a person does to have one more package there; ``{}`` stands for its name.
     """
 
     def __init__(self, *, travels: bool) -> None:
         self.provided: frozenset[str] | None = None
+        self.how_to_add = "uv add {}"
         self._travels = travels
         self._lock = threading.Lock()
         self._known: tuple[CodeTree, CodeArchive] | None = None
@@ -78,7 +80,7 @@ class OwnCode:
                         f"{link} leads out of the project: workers do not get what is there", stacklevel=1
                     )
             if self.provided is not None:
-                check_modules(function, self.provided, tree)
+                check_modules(function, self.provided, tree, how_to_add=self.how_to_add)
             if not tree.files:
                 return Code()
             if self._known is None or self._known[0] != tree:
@@ -87,20 +89,23 @@ class OwnCode:
             return Code(layer=packed.sha256, archive=packed)
 
 
-def check_modules(function: bytes, provided: frozenset[str], tree: CodeTree | None) -> None:
+def check_modules(
+    function: bytes, provided: frozenset[str], tree: CodeTree | None, *, how_to_add: str = "uv add {}"
+) -> None:
     """Refuse a function that needs modules which workers do not have.
 
     Args:
         function: The pickled function.
         provided: The packages that workers have.
         tree: The code that travels.
+        how_to_add: How a package is added to theirs; ``{}`` stands for its name.
 
     Raises:
         EnvironmentBuildError: With each module and its fix.
     """
     from starburst.environment.preflight import missing, needed_modules
 
-    found = missing(needed_modules(function, tree), provided, tree)
+    found = missing(needed_modules(function, tree), provided, tree, how_to_add=how_to_add)
     if found:
         raise EnvironmentBuildError(
             f"workers would not find {_and(found)}, which this function needs: nothing was started",

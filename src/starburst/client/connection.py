@@ -112,6 +112,7 @@ class Connection:
             manifest = await read_manifest(store, manifest.session_id)
         connection = cls(store, manifest, provider, clock)
         connection.code.provided = place.environment.packages
+        connection.code.how_to_add = place.environment.how_to_add
         return connection
 
     @classmethod

@@ -112,11 +112,13 @@ class PlaceEnvironment:
         lock: Hash of their list; empty if that is not known.
         architecture: What they are for; empty if that is not known.
         packages: Their names; None if these are not known.
+        how_to_add: What a person does to have one more; ``{}`` stands for its name.
     """
 
     lock: str = ""
     architecture: str = ""
     packages: frozenset[str] | None = None
+    how_to_add: str = "uv add {}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

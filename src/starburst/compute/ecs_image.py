@@ -70,7 +70,10 @@ async def workers_image(
     return WorkersImage(
         Image(built.reference, frozenset({platform.architecture})),
         PlaceEnvironment(
-            lock=lock.sha256, architecture=platform.architecture, packages=frozenset(lock.versions)
+            lock=lock.sha256,
+            architecture=platform.architecture,
+            packages=frozenset(lock.versions),
+            how_to_add=lock.how_to_add,
         ),
     )
 
@@ -93,7 +96,7 @@ async def image_home(aws: Aws, deployment: Deployment, steps: Steps) -> Home:
     )
     repository = deployment.repository.partition("/")[2]
 
-    async def remotely(recipe: Recipe) -> Base:
-        return await build_remotely(recipe, aws, deployment, registry, repository, steps=steps)
+    async def remotely(recipe: Recipe, anew: bool) -> Base:
+        return await build_remotely(recipe, aws, deployment, registry, repository, steps=steps, anew=anew)
 
     return Home(registry, repository, deployment.repository, remotely)

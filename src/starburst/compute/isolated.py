@@ -117,6 +117,9 @@ async def prepare_isolated(options: Options) -> tuple[Isolated, PlaceEnvironment
         packages = await unpacked_packages(lock, steps)
         python = await bare_python()
     environment = PlaceEnvironment(
-        lock=lock.sha256, architecture=platform.architecture, packages=frozenset(lock.versions)
+        lock=lock.sha256,
+        architecture=platform.architecture,
+        packages=frozenset(lock.versions),
+        how_to_add=lock.how_to_add,
     )
     return Isolated(str(python), str(packages), lock.sha256), environment

@@ -13,10 +13,11 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-__all__ = ["Access", "logins_in", "without_login"]
+__all__ = ["Access", "filled", "logins_in", "without_login"]
 
-_LOGIN = re.compile(r"(?<=://)[^/@\s'\"#?]+@")
-_LOGIN_OF = re.compile(r"\w://([^/@\s'\"#?]+)@([^/\s'\"#?]+)")
+# Up to the last "@" before the path: uv and pip take passwords with "@" in them, too.
+_LOGIN = re.compile(r"(?<=://)[^/\s'\"#?]+@")
+_LOGIN_OF = re.compile(r"\w://([^/\s'\"#?]+)@([^/@\s'\"#?]+)((?:/[^/@\s'\"#?]+)*)")
 _VARIABLE = re.compile(r"\$\{([A-Z0-9_]+)\}")
 
 _UV_VARIABLES = ("UV_INDEX", "UV_DEFAULT_INDEX", "UV_INDEX_URL", "UV_EXTRA_INDEX_URL", "UV_FIND_LINKS")
@@ -32,7 +33,7 @@ class Access:
         indexes: Further indexes.
         find_links: Folders or pages with archives.
         no_index: Look only there.
-        logins: ``user:password`` by host, for addresses that have been stored without.
+        logins: ``user:password`` by host, and by host and path, for addresses that have been stored without.
     """
 
     default_index: str = field(default="", repr=False)
@@ -44,7 +45,8 @@ class Access:
     def with_login(self, url: str) -> str:
         """The address as it can be fetched."""
         host = urlsplit(url).netloc
-        login = self.logins.get(host)
+        # One server may want another token for each repository.
+        login = self.logins.get(_place(host, urlsplit(url).path)) or self.logins.get(host)
         return url.replace(f"://{host}", f"://{login}@{host}", 1) if login else url
 
     def arguments(self, folder: Path) -> list[str]:
@@ -77,10 +79,21 @@ def without_login(text: str) -> str:
     return _LOGIN.sub(lambda found: found[0] if found[0] == "git@" else "", text)
 
 
+def filled(text: str) -> str:
+    """A text with its ``${VARIABLES}`` filled in, as uv and pip do it."""
+    return _VARIABLE.sub(lambda found: os.environ.get(found[1], found[0]), text)
+
+
 def logins_in(text: str) -> dict[str, str]:
-    """``user:password`` by host, of all addresses in a text; ``${VARIABLES}`` are filled in."""
-    filled = _VARIABLE.sub(lambda found: os.environ.get(found[1], found[0]), text)
-    return {host: login for login, host in _LOGIN_OF.findall(filled) if login != "git"}
+    """``user:password`` by host, and by host and path, of all addresses in a text; ``${VARIABLES}`` are filled in."""
+    found = [match for match in _LOGIN_OF.findall(filled(text)) if match[0] != "git"]
+    by_host = {host: login for login, host, _ in found}
+    return by_host | {_place(host, path): login for login, host, path in found if path}
+
+
+def _place(host: str, path: str) -> str:
+    """A repository or archive, whichever version of it: ``host/group/project.git``."""
+    return host + path.partition("@")[0].rstrip("/")
 
 
 def uv_has_settings(folder: Path) -> bool:

@@ -18,8 +18,10 @@ from starburst.environment.platforms import Platform
 from starburst.environment.registry import MANIFEST_TYPES, Manifest, Registry
 from starburst.errors import EnvironmentBuildError
 
-__all__ = ["Base", "Descriptor", "Reference", "find_base", "stock_image"]
+__all__ = ["BASE_MAX_AGE_S", "Base", "Descriptor", "Reference", "find_base", "stock_image"]
 
+BASE_MAX_AGE_S = 86_400.0
+"""How long a tag is taken to stand for the same image."""
 _DOCKER_HUB = "registry-1.docker.io"
 _REFERENCE = re.compile(
     r"(?:(?P<host>localhost(?::\d+)?|[^/@:]+(?:\.[^/@:]+)+(?::\d+)?|[^/@:]+:\d+|\[[0-9a-fA-F:]+\](?::\d+)?)/)?"
@@ -116,7 +118,7 @@ def find_base(
     platform: Platform,
     *,
     cache: Path | None = None,
-    max_age_s: float = 86_400.0,
+    max_age_s: float = BASE_MAX_AGE_S,
     now: Callable[[], float] = time.time,
 ) -> Base:
     """Look a base image up.

@@ -52,7 +52,8 @@ def disk_full(where: str) -> EnvironmentBuildError:
     """There is no space left."""
     return EnvironmentBuildError(
         f"the disk is full: the environment could not be written to {where}",
-        hint="make space (uv cache prune frees some), or set UV_CACHE_DIR and TMPDIR to another disk",
+        hint="make space (uv cache prune frees some), or set STARBURST_CACHE_DIR, UV_CACHE_DIR and TMPDIR "
+        "to another disk",
     )
 
 
@@ -84,7 +85,7 @@ def _refused(said: str, _: Platform) -> EnvironmentBuildError | None:
     found = _REFUSED.search(said)
     if not found:
         return None
-    url, unknown = _URL.search(said), _UNKNOWN.search(said)
+    url, unknown = _URL.search(said), _UNKNOWN.search(said)  # the first: what was asked for
     index = url[0].rstrip(".,") if url else "an index"
     package = f", so {unknown[1]} was not found" if unknown else ""
     return EnvironmentBuildError(

@@ -17,19 +17,20 @@ __all__ = ["MAX_BYTES", "context_files", "context_hash", "ignore_lines", "write_
 MAX_BYTES = 500_000_000
 """More than that in a build context is a mistake: somebody's data, or an environment."""
 _NEVER = (
-    "**/.git",
-    "**/.env",
-    "**/.env.*",
-    "**/*.pem",
-    "**/*.key",
-    "**/.netrc",
-    "**/.pypirc",
-    "**/.aws",
-    "**/.ssh",
-    "**/id_rsa*",
-    "**/id_ed25519*",
-    "**/.venv",
-    "**/__pycache__",
+    *("**/.git", "**/.venv", "**/venv", "**/__pycache__"),
+    *("**/.aws", "**/.ssh", "**/.netrc", "**/.pypirc", "**/.git-credentials", "**/.docker"),
+    *("**/.env", "**/.env.*", "**/*.env"),
+    *("**/*.pem", "**/*.key", "**/*.p12", "**/*.pfx", "**/*.jks", "**/*.keystore", "**/*.kdbx", "**/*.ppk"),
+    *("**/id_rsa*", "**/id_dsa*", "**/id_ecdsa*", "**/id_ed25519*"),
+    *(
+        "**/credentials",
+        "**/credentials.json",
+        "**/credentials.csv",
+        "**/credentials.ini",
+        "**/credentials.toml",
+    ),
+    *("**/credentials.y*ml", "**/*service-account*.json", "**/*service_account*.json"),
+    *("**/secrets.json", "**/secrets.toml", "**/secrets.y*ml"),
 )
 """Written after the user's lines, so that none of those brings it back."""
 _LARGEST = 5

@@ -35,6 +35,11 @@ _PACKAGE = re.compile(r"[a-z0-9][a-z0-9+.-]*[a-z0-9+.](?::[a-z0-9]+)?(?:=[A-Za-z
 _FROM = re.compile(
     r"^[ \t]*FROM[ \t]+(?:--\S+[ \t]+)*(\S+)(?:[ \t]+AS[ \t]+(\S+))?", re.IGNORECASE | re.MULTILINE
 )
+_READS_FILES = re.compile(
+    r"^[ \t]*(?:ONBUILD[ \t]+)?(?:COPY|ADD)\b|--mount\b|^[ \t]*#[ \t]*syntax[ \t]*=",
+    re.IGNORECASE | re.MULTILINE,
+)
+"""What may take files from the build context."""
 _CHECK = (
     "import platform, sys, time; "
     "python = '%d.%d' % sys.version_info[:2]; "
@@ -163,7 +168,8 @@ def dockerfile_recipe(
     Args:
         path: The Dockerfile.
         platform: What it is built for.
-        folder: The build context; the Dockerfile's folder unless given.
+        folder: The build context; the Dockerfile's folder unless given. Where the Dockerfile takes no files it is
+            empty: else each edited line of code beside it would build the image anew.
         base_digest: Of the image in its ``FROM``, if that was looked up: a newer one then is another tag.
 
     Raises:
@@ -180,7 +186,7 @@ def dockerfile_recipe(
         raise EnvironmentBuildError(
             f"the Dockerfile {path} has no FROM line", hint=f"FROM python:{platform.python}-slim-bookworm"
         )
-    context = folder or path.parent
+    context = (folder or path.parent) if _READS_FILES.search(text) else None
     return Recipe(
         text="\n\n".join(
             [text.rstrip("\\ \t\r\n"), _check_step(platform)]
@@ -188,7 +194,7 @@ def dockerfile_recipe(
         platform=platform,
         source_name=str(path),
         folder=context,
-        ignore=ignore_lines(context),
+        ignore=ignore_lines(context) if context else (),
         base_digest=base_digest,
     )
 

@@ -32,6 +32,7 @@ async def build_with_engine(
     base_registry: Registry | None = None,
     login: Login | None = None,
     compression: Compression = "zstd",
+    anew: bool = False,
     timeout_s: float = _TIMEOUT_S,
 ) -> Base:
     """Have the base image of a recipe in the registry: it is there, or is built and pushed.
@@ -49,6 +50,7 @@ async def build_with_engine(
         base_registry: Where that is; None if that is ``registry``.
         login: How the engine gets at it; None if its user can.
         compression: Of new layers.
+        anew: Build it though it is there, and take no step that the engine has kept.
         timeout_s: How long the engine may build.
 
     Returns:
@@ -59,7 +61,7 @@ async def build_with_engine(
     """
     with steps("system") as step:
         tag = await asyncio.to_thread(recipe.tag)
-        found = await find_built(recipe, tag, registry, repository)
+        found = None if anew else await find_built(recipe, tag, registry, repository)
         if found is not None:
             step.cached("it is there")
             return found
@@ -73,7 +75,7 @@ async def build_with_engine(
                 logins = await engine.log_in(login, place, steps)
             local = f"localhost/starburst-base:{tag}"
             code, lines = await engine.build(
-                recipe, local, steps, step, folder=folder, logins=logins, timeout_s=timeout_s
+                recipe, local, steps, step, folder=folder, logins=logins, anew=anew, timeout_s=timeout_s
             )
             if code:
                 raise build_failed(lines, recipe, engine.name)

@@ -84,6 +84,7 @@ class Engine:
         *,
         folder: Path,
         logins: Logins,
+        anew: bool = False,
         timeout_s: float,
     ) -> tuple[int, list[str]]:
         """Build an image and keep it in the engine as ``tag``; returns the exit code and what was printed.
@@ -95,6 +96,7 @@ class Engine:
             step: Shows where the build is.
             folder: A folder for files of this build.
             logins: Of registries.
+            anew: Take no step that was kept.
             timeout_s: How long it may take.
 
         Raises:
@@ -110,6 +112,7 @@ class Engine:
             context = folder / "empty"
             context.mkdir()
         common = [
+            *(["--no-cache"] if anew else []),
             f"--platform=linux/{recipe.platform.oci_architecture}",
             f"--file={file}",
             f"--tag={tag}",

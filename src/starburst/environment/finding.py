@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Collection, Sequence
 from dataclasses import replace
@@ -20,7 +21,9 @@ from starburst.errors import EnvironmentBuildError, OptionError
 __all__ = ["find_lock", "lock_file_of", "project_root", "script_folder"]
 
 _LOCK_FILES = ("uv.lock", "pylock.toml", "poetry.lock")
-_DEVELOPERS = ("dev", "test", "doc", "lint", "build", "ci")
+_DEVELOPERS = re.compile(
+    r"(?:^|[-_.]|(?<=requirements))(?:dev|devel|development|tests?|testing|docs?|lint|linting|build|ci)(?=$|[-_.])"
+)
 
 
 async def find_lock(
@@ -128,7 +131,7 @@ def _is_installed(path: Path) -> bool:
 
 
 def _for_developers(path: Path) -> bool:
-    return any(word in path.stem.lower() for word in _DEVELOPERS)
+    return _DEVELOPERS.search(path.stem.lower()) is not None
 
 
 def _chosen(folder: Path, choice: str | None) -> Path:

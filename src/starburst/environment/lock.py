@@ -26,6 +26,12 @@ FROM_INDEX = ""
 FROM_FILE = "file"
 FROM_INSTALLED = "installed"
 
+_HOW_TO_ADD = {
+    "uv.lock": "uv add {}",
+    "poetry.lock": "poetry add {}",
+    "installed": "pip install {}",
+}
+
 
 @dataclass(frozen=True, slots=True)
 class Requirement:
@@ -40,6 +46,7 @@ class Requirement:
         hashes: ``sha256:…`` of the archives that may be taken; of the files, for `FROM_INSTALLED`.
         path: Of a `FROM_FILE`; not part of what the lock says.
         subdirectory: Where in the archive or repository the package is.
+        variables: Hash of the source with its ``${VARIABLES}`` filled in, which may be secrets; empty without any.
     """
 
     name: str
@@ -48,6 +55,7 @@ class Requirement:
     hashes: tuple[str, ...] = ()
     path: Path | None = field(default=None, compare=False)
     subdirectory: str = ""
+    variables: str = ""
 
     @property
     def line(self) -> str:
@@ -57,7 +65,11 @@ class Requirement:
             return f"{self.name}=={self.version}{hashes}" + ("  # a file" if self.source else "")
         if self.source == FROM_INSTALLED:
             return f"{self.name}=={self.version}  # as installed, {' '.join(self.hashes)}"
-        return self.located(self.source) + hashes
+        return (
+            self.located(self.source)
+            + hashes
+            + (f"  # as set here, {self.variables}" if self.variables else "")
+        )
 
     def located(self, url: str) -> str:
         """The requirement with this address."""
@@ -112,6 +124,11 @@ class Lock:
     def sha256(self) -> str:
         """The lock's name: of the text and the platform."""
         return hashlib.sha256(f"{self.platform}\n{self.text()}".encode()).hexdigest()
+
+    @property
+    def how_to_add(self) -> str:
+        """What a person does to have one more package in it; ``{}`` stands for its name."""
+        return _HOW_TO_ADD.get(self.source_name, f"add {{}} to {self.source_name}")
 
     @property
     def versions(self) -> dict[str, str]:

@@ -54,6 +54,7 @@ async def build_remotely(
     repository: str,
     *,
     steps: Steps,
+    anew: bool = False,
     clock: Clock | None = None,
     timeout_s: float = _TIMEOUT_S,
 ) -> Base:
@@ -68,6 +69,7 @@ async def build_remotely(
         registry: The deployment's, as it is reached from here.
         repository: The deployment's repository in it.
         steps: Is told how far it is; gets all that the build prints.
+        anew: Build it though it is there.
         clock: What waits are measured by.
         timeout_s: How long the build may take, with the wait for a machine.
 
@@ -81,7 +83,7 @@ async def build_remotely(
     """
     with steps("system") as step:
         tag = await asyncio.to_thread(recipe.tag)
-        found = await find_built(recipe, tag, registry, repository)
+        found = None if anew else await find_built(recipe, tag, registry, repository)
         if found is not None:
             step.cached("it is there")
             return found

@@ -15,7 +15,7 @@ from packaging.requirements import InvalidRequirement
 from packaging.requirements import Requirement as Parsed
 from packaging.utils import parse_sdist_filename, parse_wheel_filename
 
-from starburst.environment.access import Access, logins_in, pip_constraints, without_login
+from starburst.environment.access import Access, filled, logins_in, pip_constraints, without_login
 from starburst.environment.build_errors import explained
 from starburst.environment.caches import cache_path
 from starburst.environment.lock import FROM_INDEX, Lock, Requirement, normalized
@@ -23,7 +23,7 @@ from starburst.environment.lock_files import file_requirement
 from starburst.environment.needs import direct_needs, pins_here
 from starburst.environment.platforms import Platform
 from starburst.environment.steps import Steps
-from starburst.environment.uv import UvFailed, run_uv, target_arguments
+from starburst.environment.uv import KEPT_TO_RESOLVE, UvFailed, run_uv, target_arguments
 from starburst.errors import EnvironmentBuildError
 
 __all__ = ["requirements_lock"]
@@ -40,7 +40,7 @@ async def requirements_lock(
     """The packages of a requirements file and what they need in turn, in exact versions.
 
     With ``worker`` they go with what starburst needs, if possible in the versions that run here. Resolved once: as
-    long as the file, those that it includes, the platform and starburst stay, so do the versions.
+    long as the file, those that it includes, constraints, the platform and starburst stay, so do the versions.
 
     Raises:
         EnvironmentBuildError: There is no set of versions that fits, or a file cannot be read.
@@ -49,7 +49,7 @@ async def requirements_lock(
     access = _access(texts)
     needs = direct_needs(platform) if worker else []
     pins = [f"{name}=={version}" for name, version in pins_here(platform).items()] if worker else []
-    remembered = cache_path() / "locks" / f"{_key(texts, platform, needs + pins)}.txt"
+    remembered = cache_path() / "locks" / f"{_key(texts, platform, needs + pins + _wishes(path.parent))}.txt"
     text = None if refresh else _read(remembered)
     if text is None:
         hashed = any("--hash" in entry for entry in texts.values())
@@ -77,7 +77,7 @@ async def _resolve(
     arguments += [*target_arguments(platform), *access.arguments(path.parent)]
     arguments += ["--generate-hashes"] if hashed else []
     environment = access.environment(path.parent)
-    for constraints in (os.environ.get("UV_CONSTRAINT") or pip_constraints(path.parent)).split():
+    for constraints in _constraints(path.parent):
         arguments += ["--constraints", constraints]
     with tempfile.TemporaryDirectory(prefix="starburst-") as scratch:
         here = Path(scratch) / "here.txt"
@@ -148,9 +148,8 @@ def _access(texts: dict[Path, str]) -> Access:
     """The indexes that the files name: they say nothing in the lock, but are needed to fetch it."""
     default, indexes, links, no_index, logins = "", [], [], False, {}
     for path, text in texts.items():
-        filled = os.path.expandvars(text) if "${" in text else text
-        logins.update(logins_in(filled))
-        for option, value in _options(filled):
+        logins.update(logins_in(text))
+        for option, value in _options(filled(text)):
             match option.lstrip("-"):
                 case "i" | "index-url":
                     default = value
@@ -166,8 +165,24 @@ def _access(texts: dict[Path, str]) -> Access:
 def _key(texts: dict[Path, str], platform: Platform, own: list[str]) -> str:
     digest = hashlib.sha256("\n".join([str(platform), *own, ""]).encode())
     for path, text in texts.items():
-        digest.update(f"{path}\n{without_login(text)}\n".encode())
+        digest.update(f"{path}\n{without_login(filled(text))}\n".encode())
     return digest.hexdigest()
+
+
+def _constraints(folder: Path) -> list[str]:
+    return (os.environ.get("UV_CONSTRAINT") or pip_constraints(folder)).split()
+
+
+def _wishes(folder: Path) -> list[str]:
+    """What uv and pip are set to that changes the versions: constraints with their text, and the like."""
+    settings = {name: os.environ[name] for name in sorted(KEPT_TO_RESOLVE) if os.environ.get(name)}
+    files = [*_constraints(folder), *settings.get("UV_OVERRIDE", "").split()]
+    files += settings.get("UV_EXCLUDES", "").split()
+    return [
+        *(f"{name}={value}" for name, value in settings.items()),
+        *files,
+        *(_read(folder / f) or "" for f in files),
+    ]
 
 
 def _read(path: Path) -> str | None:
@@ -228,8 +243,11 @@ def _addressed(name: str, url: str, hashes: tuple[str, ...]) -> Requirement:
     digest = re.search(r"sha256=([0-9a-f]{64})", fragment)
     if digest and not hashes:
         hashes = (f"sha256:{digest[1]}",)
-    version = _version_of(address) if not address.startswith("git+") else ""
-    return Requirement(name, version, address, hashes, subdirectory=found[1] if found else "")
+    whole = without_login(filled(address))
+    version = _version_of(whole) if not address.startswith("git+") else ""
+    variables = hashlib.sha256(whole.encode()).hexdigest() if whole != address else ""
+    subdirectory = found[1] if found else ""
+    return Requirement(name, version, address, hashes, subdirectory=subdirectory, variables=variables)
 
 
 def _version_of(address: str) -> str:
@@ -246,6 +264,7 @@ def _file(path: Path, hashes: tuple[str, ...]) -> Requirement:
 
 
 def _local(text: str, path: Path) -> Path:
+    text = filled(text)
     if text.startswith("file:"):
         text = unquote(urlsplit(text).path)
     return (path.parent / text).resolve()

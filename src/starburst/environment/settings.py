@@ -5,6 +5,7 @@ from __future__ import annotations
 import tomllib
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import msgspec
 
@@ -36,6 +37,8 @@ class _Table:
     include: list[str] = field(default_factory=list)
     exclude: list[str] = field(default_factory=list)
 
+
+_ONE_OF = {"engine": ("docker", "podman", "buildah"), "build": ("codebuild",)}
 
 PROJECT_KEYS = tuple(_Table.__dataclass_fields__)
 """The keys that a project may have."""
@@ -81,8 +84,11 @@ def project_settings(folder: Path) -> ProjectSettings:
     if not path.is_file():
         return ProjectSettings(root)
     try:
-        table = tomllib.loads(path.read_text(encoding="utf-8")).get("tool", {}).get("starburst", {})
-        known = {name.replace("-", "_"): value for name, value in table.items()}
+        content = tomllib.loads(path.read_text(encoding="utf-8"))
+        table = msgspec.convert(content.get("tool", {}), dict[str, Any]).get("starburst", {})
+        known = {
+            name.replace("-", "_"): value for name, value in msgspec.convert(table, dict[str, Any]).items()
+        }
         found = msgspec.convert(known, _Table)
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError, msgspec.ValidationError) as error:
         raise ConfigError(
@@ -94,6 +100,7 @@ def project_settings(folder: Path) -> ProjectSettings:
             f"[tool.starburst] of {path} has {', '.join(unknown)}, which is not known",
             hint=f"it may have {', '.join(PROJECT_KEYS)}",
         )
+    _check(found, path)
     return ProjectSettings(
         root,
         environment=found.environment,
@@ -106,6 +113,23 @@ def project_settings(folder: Path) -> ProjectSettings:
         engine=found.engine,
         build=found.build,
     )
+
+
+def _check(found: _Table, path: Path) -> None:
+    """Refuse what would have no effect, before anything is built."""
+    for name, values in _ONE_OF.items():
+        value = getattr(found, name)
+        if value is not None and value not in values:
+            raise ConfigError(
+                f"{name} = {value!r} in [tool.starburst] of {path} is not known",
+                hint=f"it may be {', '.join(values)}; or leave it out",
+            )
+    beside = [name for name in ("base_image", "system_packages") if getattr(found, name)]
+    if found.dockerfile and beside:
+        raise ConfigError(
+            f"[tool.starburst] of {path} has a dockerfile, and {' and '.join(beside)}, which would have no effect",
+            hint="put them into the Dockerfile: FROM, and RUN apt-get install",
+        )
 
 
 async def project_lock(

@@ -127,12 +127,20 @@ def missing_library(message: str) -> str | None:
     return None if match is None else match["name"]
 
 
-def hint_for(message: str) -> str | None:
-    """What to do about an error that tells of a missing shared library; None about any other."""
+def hint_for(message: str, *, image: bool = True) -> str | None:
+    """What to do about an error that tells of a missing shared library; None about any other.
+
+    Args:
+        message: The error's text.
+        image: Whether it is of a worker in an image of ours, not of one that uses a machine's own libraries.
+    """
     library = missing_library(message)
     if library is None:
         return None
     package = system_library_hint(library)
+    if not image:
+        what = f"apt install {package}" if package else f"apt-file search {library} names its Debian package"
+        return f"the machine of this worker lacks {library}, a library of the system: {what}"
     if package is None:
         return (
             f"the workers' image lacks {library}, a library of the system: find its Debian package "

@@ -18,16 +18,23 @@ _ANY_PYTHON = b"#!/usr/bin/env python3\n"
 
 
 def tidy(folder: Path) -> None:
-    """Scripts start whichever Python is first on the path; records of paths, times and this build go."""
+    """Scripts start whichever Python is first on the path; records of paths, times, tokens and this build go."""
     (folder / ".lock").unlink(missing_ok=True)
-    scripts = {f"bin/{path.name}": _portable(path) for path in sorted(folder.glob("bin/*")) if path.is_file()}
+    changed = {f"bin/{path.name}": _portable(path) for path in sorted(folder.glob("bin/*")) if path.is_file()}
     for about in sorted(folder.glob("*.dist-info")):
         gone = {f"{about.name}/{name}" for name in _OF_THE_BUILD if (about / name).exists()}
-        if _is_local(about / "direct_url.json"):
-            gone.add(f"{about.name}/direct_url.json")
+        origin = f"{about.name}/direct_url.json"
+        url = _url(folder / origin)
+        if url.startswith("file:"):
+            gone.add(origin)
+        elif "?" in url:
+            # Signatures and tokens, which are of the one who fetched it.
+            text = (folder / origin).read_text(encoding="utf-8")
+            changed[origin] = text.replace(url, url.partition("?")[0]).encode()
+            _replace(folder / origin, changed[origin])
         for name in gone:
             (folder / name).unlink()
-        _correct(about / "RECORD", gone, scripts)
+        _correct(about / "RECORD", gone, changed)
 
 
 def _portable(path: Path) -> bytes:
@@ -38,22 +45,22 @@ def _portable(path: Path) -> bytes:
     return changed
 
 
-def _is_local(path: Path) -> bool:
+def _url(path: Path) -> str:
     try:
-        return str(json.loads(path.read_text(encoding="utf-8")).get("url", "")).startswith("file:")
+        return str(json.loads(path.read_text(encoding="utf-8")).get("url", ""))
     except (OSError, ValueError, AttributeError):
-        return False
+        return ""
 
 
-def _correct(record: Path, gone: set[str], scripts: dict[str, bytes]) -> None:
+def _correct(record: Path, gone: set[str], changed: dict[str, bytes]) -> None:
     try:
         text = record.read_text(encoding="utf-8")
     except OSError:
         return
     rows = [row for row in csv.reader(io.StringIO(text)) if row and row[0] not in gone]
     for row in rows:
-        if row[0] in scripts:
-            data = scripts[row[0]]
+        if row[0] in changed:
+            data = changed[row[0]]
             digest = base64.urlsafe_b64encode(hashlib.sha256(data).digest()).rstrip(b"=").decode()
             row[1:] = [f"sha256={digest}", str(len(data))]
     out = io.StringIO()

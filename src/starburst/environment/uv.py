@@ -17,7 +17,7 @@ from starburst.environment.platforms import Platform
 from starburst.environment.steps import Steps
 from starburst.errors import EnvironmentBuildError
 
-__all__ = ["UvFailed", "run_uv", "target_arguments"]
+__all__ = ["KEPT_TO_RESOLVE", "UvFailed", "run_uv", "target_arguments"]
 
 _TIMEOUT_S = 1800.0
 _GLIBC_MINORS = (17, 28, 31, 32, 33, 34, 35, 36, 37, 38, 39, 40)
@@ -47,7 +47,14 @@ _NOT_OURS = frozenset(
 )
 """Settings of a person's own installations, which would change what is asked for here."""
 
-_KEPT_TO_RESOLVE = frozenset({"UV_EXCLUDE_NEWER", "UV_EXCLUDES", "UV_OVERRIDE", "UV_RESOLUTION"})
+_QUERY = re.compile(r"(?<=\S)(?<!\?)\?[^\s?=]+=[^\s)`'\"]+")
+"""Of addresses: tokens and signatures."""
+_ANY_INDEX = "unsafe-best-match"
+_NOT_FOUND = re.compile(r"was not found in the package registry|there is no version of")
+_REFUSED = re.compile(r"\b(?:401 Unauthorized|403 Forbidden|407 Proxy)")
+
+KEPT_TO_RESOLVE = frozenset({"UV_EXCLUDE_NEWER", "UV_EXCLUDES", "UV_OVERRIDE", "UV_RESOLUTION"})
+"""Those of them that say which versions a person wants."""
 
 
 class UvFailed(Exception):  # noqa: N818 - told apart by what it says, then raised as an EnvironmentBuildError
@@ -90,12 +97,49 @@ async def run_uv(
         UvFailed: It ended with an error.
         EnvironmentBuildError: It is not there, or had not ended after ``timeout_s``.
     """
+    own = dict(environment or {})
+
+    async def once() -> str:
+        return await _run(
+            arguments,
+            steps,
+            cwd=cwd,
+            stdin=stdin,
+            environment=_environment(own, resolving=resolving),
+            timeout_s=timeout_s,
+        )
+
+    try:
+        return await once()
+    except UvFailed as error:
+        if own.get("UV_INDEX_STRATEGY") != _ANY_INDEX or not _NOT_FOUND.search(error.output):
+            raise
+        # Where any index will do, uv passes over one that refuses us, and does not say so.
+        own["UV_INDEX_STRATEGY"] = "first-index"
+        with contextlib.suppress(EnvironmentBuildError):
+            try:
+                await once()
+            except UvFailed as why:
+                if _REFUSED.search(why.output):
+                    raise UvFailed(f"{error.lines}\n{why.lines}") from None
+        raise
+
+
+async def _run(
+    arguments: Sequence[str],
+    steps: Steps,
+    *,
+    cwd: Path,
+    stdin: str,
+    environment: Mapping[str, str],
+    timeout_s: float,
+) -> str:
     command = [_program(), *arguments, "--color", "never", "--no-progress"]
     steps.note(without_login(f"$ uv {' '.join(arguments)}"))
     process = await asyncio.create_subprocess_exec(
         *command,
         cwd=cwd,
-        env=_environment(environment or {}, resolving=resolving),
+        env=environment,
         stdin=asyncio.subprocess.PIPE,
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
@@ -114,7 +158,7 @@ async def run_uv(
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)
             await process.wait()
-    said = without_login(err.decode(errors="replace"))
+    said = _QUERY.sub("?…", without_login(err.decode(errors="replace")))
     steps.note(said)
     if process.returncode:
         raise UvFailed(said or f"uv ended with {process.returncode}")
@@ -134,6 +178,6 @@ def _program() -> str:
 
 
 def _environment(extra: Mapping[str, str], *, resolving: bool) -> dict[str, str]:
-    dropped = _NOT_OURS - (_KEPT_TO_RESOLVE if resolving else frozenset())
+    dropped = _NOT_OURS - (KEPT_TO_RESOLVE if resolving else frozenset())
     own = {name: value for name, value in os.environ.items() if name not in dropped}
     return own | {"UV_PYTHON_DOWNLOADS": "never", "GIT_TERMINAL_PROMPT": "0"} | dict(extra)

@@ -11,7 +11,7 @@ from typing import Any
 
 from starburst._version import __version__
 from starburst.container import LOCK_VARIABLE
-from starburst.environment.base_images import Base, Reference, find_base, stock_image
+from starburst.environment.base_images import BASE_MAX_AGE_S, Base, Reference, find_base, stock_image
 from starburst.environment.build import install
 from starburst.environment.caches import cache_path
 from starburst.environment.dockerfile import Recipe, dockerfile_recipe, system_packages_recipe
@@ -27,7 +27,8 @@ from starburst.environment.steps import Steps
 
 __all__ = ["Home", "WorkerImage", "look_up", "worker_image"]
 
-BuildRemotely = Callable[[Recipe], Coroutine[Any, Any, Base]]
+BuildRemotely = Callable[[Recipe, bool], Coroutine[Any, Any, Base]]
+"""Takes the recipe, and whether it is built though it is there."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,12 +84,12 @@ async def worker_image(
         home: Where the image goes.
         steps: Gets the steps.
         compression: Of the layers.
-        rebuild: Make it though its tag is there.
+        rebuild: Make it, and what it stands on, though they are there.
 
     Raises:
         EnvironmentBuildError: It cannot be built or pushed.
     """
-    base = await _base(settings, lock.platform, home, steps)
+    base = await _base(settings, lock.platform, home, steps, anew=rebuild)
     tag = tag_of(lock.sha256, base.digest, lock.platform, __version__)
     pushed: Pushed | None = None
     digest: str | None = None
@@ -155,38 +156,54 @@ async def look_up(lock: Lock, settings: ProjectSettings, home: Home) -> tuple[st
     return tag, await asyncio.to_thread(home.registry.digest_of, home.repository, tag)
 
 
-async def _base(settings: ProjectSettings, platform: Platform, home: Home, steps: Steps) -> Base:
+async def _base(
+    settings: ProjectSettings, platform: Platform, home: Home, steps: Steps, *, anew: bool
+) -> Base:
     """What the packages are put on: the stock image, or one that is made of it first."""
-    base, recipe = await _ingredients(settings, platform, home)
+    base, recipe = await _ingredients(settings, platform, home, anew=anew)
     if recipe is not None:
-        return await _made(recipe, settings, home, steps, base)
+        return await _made(recipe, settings, home, steps, base, anew=anew)
     assert base is not None
     return base
 
 
 async def _ingredients(
-    settings: ProjectSettings, platform: Platform, home: Home
+    settings: ProjectSettings, platform: Platform, home: Home, *, anew: bool = False
 ) -> tuple[Base | None, Recipe | None]:
     """The image that everything stands on, where it is known, and what is to be made of it first, if anything."""
     if settings.dockerfile is not None:
         return None, await asyncio.to_thread(dockerfile_recipe, settings.dockerfile, platform)
     reference = Reference.parse(settings.base_image or stock_image(platform))
     registry = _registry_of(reference, home)
-    base = await asyncio.to_thread(find_base, registry, reference, platform, cache=cache_path() / "bases")
+    base = await asyncio.to_thread(
+        find_base,
+        registry,
+        reference,
+        platform,
+        cache=cache_path() / "bases",
+        max_age_s=0.0 if anew else BASE_MAX_AGE_S,
+    )
     if not settings.system_packages:
         return base, None
     return base, system_packages_recipe(base, settings.system_packages, platform)
 
 
 async def _made(
-    recipe: Recipe, settings: ProjectSettings, home: Home, steps: Steps, base: Base | None
+    recipe: Recipe, settings: ProjectSettings, home: Home, steps: Steps, base: Base | None, *, anew: bool
 ) -> Base:
     if settings.build == "codebuild" and home.build_remotely is not None:
-        return await home.build_remotely(recipe)
+        return await home.build_remotely(recipe, anew)
     engine = await find_engine(settings.engine, steps=steps)
     base_registry = None if base is None else _registry_of(base.reference, home)
     return await build_with_engine(
-        recipe, engine, home.registry, home.repository, steps=steps, base=base, base_registry=base_registry
+        recipe,
+        engine,
+        home.registry,
+        home.repository,
+        steps=steps,
+        base=base,
+        base_registry=base_registry,
+        anew=anew,
     )
 
 

@@ -34,12 +34,6 @@ __all__ = [
     "view_of",
 ]
 
-_HOW_TO_ADD = {
-    "uv.lock": "uv add {}",
-    "poetry.lock": "poetry add {}",
-    "installed": "pip install {}",
-}
-
 
 class PackageView(msgspec.Struct, frozen=True):
     """One package.
@@ -234,8 +228,7 @@ async def check_environment(project: Project, scripts: Sequence[Path], steps: St
         needed = {name for script in found for name in needed_by_script(script, tree)}
     else:
         needed = needed_by_modules(_modules(tree), tree)
-    how = _HOW_TO_ADD.get(lock.source_name, f"add {{}} to {lock.source_name}")
-    return missing(needed, lock.versions, tree, how_to_add=how)
+    return missing(needed, lock.versions, tree, how_to_add=lock.how_to_add)
 
 
 def _modules(tree: CodeTree) -> set[str]:

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import math
+import os
 import shutil
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping
@@ -258,7 +261,7 @@ def prune_caches(days: float, *, now: float, dry_run: bool, in_use: Collection[P
     before = now - max(days * _DAY_S, _YOUNG_S)
     entries = [*_entries(cache_path()), *([] if in_use is None else _unpacked(cache_path(), in_use))]
     old = [entry for entry in entries if _used_at(entry) < before]
-    size = sum(file.lstat().st_size for entry in old for file in _files(entry))
+    size = sum(about.st_size for entry in old for about in _files(entry))
     if not dry_run:
         for entry in old:
             if entry.is_dir() and not entry.is_symlink():
@@ -281,11 +284,15 @@ def _unpacked(cache: Path, in_use: Collection[Path]) -> Iterable[Path]:
 
 
 def _used_at(entry: Path) -> float:
-    times = [max(found.st_atime, found.st_mtime) for found in (file.lstat() for file in _files(entry))]
-    return max(times, default=0.0)
+    times = [max(about.st_atime, about.st_mtime) for about in _files(entry)]
+    return max(times, default=math.inf)  # gone already
 
 
-def _files(entry: Path) -> list[Path]:
-    """The files in it, or itself."""
+def _files(entry: Path) -> list[os.stat_result]:
+    """The files in it, or itself, but for those that somebody else removes meanwhile."""
+    found = []
     inside = [file for file in entry.rglob("*") if not file.is_dir()] if entry.is_dir() else []
-    return inside or [entry]
+    for file in inside or [entry]:
+        with contextlib.suppress(FileNotFoundError):
+            found.append(file.lstat())
+    return found

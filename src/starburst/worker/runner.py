@@ -25,6 +25,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
 
+from starburst.container import in_ecs
 from starburst.errors import StarburstError
 from starburst.protocol.payload import CallBlock, is_large, load_function
 from starburst.protocol.records import Failure
@@ -298,7 +299,7 @@ def _hint_for(error: BaseException) -> str:
         return ""
     from starburst.environment.system_libraries import hint_for
 
-    return hint_for(_text_of(error)) or ""
+    return hint_for(_text_of(error), image=in_ecs()) or ""
 
 
 def _text_of(error: BaseException) -> str:
