@@ -10,7 +10,7 @@ from pathlib import Path
 
 from starburst.environment.installed import installed_lock
 from starburst.environment.lock import Lock, normalized
-from starburst.environment.lock_files import pylock, uv_lock
+from starburst.environment.lock_files import member_name, pylock, uv_lock
 from starburst.environment.needs import with_worker
 from starburst.environment.platforms import Platform
 from starburst.environment.poetry_files import poetry_lock
@@ -63,7 +63,8 @@ async def find_lock(
         if path is None:
             lock = installed_lock(platform, project_root(folder) or folder)
         elif path.name == "uv.lock":
-            lock = await uv_lock(path, platform, steps, extras=extras, groups=groups)
+            member = member_name(path, project_root(folder) or folder)
+            lock = await uv_lock(path, platform, steps, package=member, extras=extras, groups=groups)
         elif path.name == "poetry.lock":
             lock = poetry_lock(path, platform, extras=extras, groups=groups)
         elif path.suffix == ".toml":
@@ -94,6 +95,8 @@ def project_root(folder: Path) -> Path | None:
 def lock_file_of(folder: Path) -> Path | None:
     """The project's lock file; of several kinds the first of the order, None if there is none.
 
+    A member of a uv workspace without a list of its own has that of the workspace.
+
     Raises:
         OptionError: There are several requirements files, and none is called requirements.txt.
     """
@@ -109,7 +112,12 @@ def lock_file_of(folder: Path) -> Path | None:
             f"{root} has several lists of packages and no lock file: {', '.join(path.name for path in others)}",
             hint=f'say which one: environment="{others[0].name}", or environment="installed"',
         )
-    return others[0] if others else None
+    return others[0] if others else _of_workspace(root)
+
+
+def _of_workspace(root: Path) -> Path | None:
+    locks = (parent / "uv.lock" for parent in root.parents)
+    return next((path for path in locks if path.is_file() and member_name(path, root)), None)
 
 
 def script_folder(main: object) -> Path:

@@ -28,19 +28,46 @@ from starburst.environment.steps import Steps
 from starburst.environment.uv import UvFailed, run_uv
 from starburst.errors import EnvironmentBuildError
 
-__all__ = ["check_python", "file_requirement", "pylock", "read_toml", "uv_lock"]
+__all__ = ["check_python", "file_requirement", "member_name", "pylock", "read_toml", "uv_lock"]
+
+
+def member_name(path: Path, folder: Path) -> str | None:
+    """The name of the project in ``folder`` as a member of the workspace that a uv.lock is for; None if it is none."""
+    if not folder.is_relative_to(path.parent) or folder == path.parent:
+        return None
+    place = folder.relative_to(path.parent).as_posix()
+    for package in read_toml(path).get("package", []):
+        source = package.get("source", {})
+        if place in (source.get("editable"), source.get("virtual"), source.get("directory")):
+            return str(package["name"])
+    return None
 
 
 async def uv_lock(
-    path: Path, platform: Platform, steps: Steps, *, extras: Sequence[str] = (), groups: Sequence[str] = ()
+    path: Path,
+    platform: Platform,
+    steps: Steps,
+    *,
+    package: str | None = None,
+    extras: Sequence[str] = (),
+    groups: Sequence[str] = (),
 ) -> Lock:
     """The packages of a uv.lock, without groups of developers unless they are asked for.
+
+    Args:
+        path: The file.
+        platform: What workers run on.
+        steps: Gets what uv says.
+        package: The member of the workspace whose packages these are; None for the project beside the file.
+        extras: Of the project.
+        groups: Dependency groups.
 
     Raises:
         EnvironmentBuildError: uv cannot read it, or it is for another Python.
     """
     check_python(str(read_toml(path).get("requires-python", "")), platform, path.name)
     arguments = ["export", "--frozen", "--no-default-groups", "--format", "pylock.toml", "--no-header"]
+    arguments += ["--package", package] if package else []
     arguments += [part for extra in extras for part in ("--extra", extra)]
     arguments += [part for group in groups for part in ("--group", group)]
     try:
