@@ -22,6 +22,9 @@ _LEFT_OUT = {"test", "tests", "idlelib", "tkinter", "turtledemo", "ensurepip", "
 _CERTIFICATES = "/etc/ssl/certs/ca-certificates.crt"
 _PASSWD = "root:x:0:0:root:/root:/sbin/nologin\nnobody:x:65534:65534:nobody:/nonexistent:/sbin/nologin\n"
 
+BASE = "base/python"
+"""Where tests keep the image that workers' images stand on."""
+
 
 def architecture():
     """This machine's, as image configurations name it."""

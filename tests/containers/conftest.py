@@ -13,9 +13,8 @@ from simulated import client_of
 from starburst import __version__
 from starburst.aws.names import REPOSITORY
 from starburst.client import pool as pools
-from worker_image import architecture, image_config, packages_layer, python_layer, starburst_layer
+from worker_image import BASE, architecture, image_config, packages_layer, python_layer, starburst_layer
 
-BASE = "base/python"
 TAG = f"{__version__}-py{sys.version_info.major}.{sys.version_info.minor}"
 
 

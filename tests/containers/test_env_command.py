@@ -2,10 +2,10 @@
 
 import json
 
-from conftest import BASE
 from starburst.cli.main import main
 from starburst.client.engine import engine
 from starburst.ops.environments import open_deployment
+from worker_image import BASE
 
 PROJECT = """\
 [tool.starburst]

@@ -9,8 +9,8 @@ from importlib.metadata import version
 
 import pytest
 
-from conftest import BASE
 from engine_parts import push_base
+from worker_image import BASE
 
 DEBIAN = "base/debian"
 PROJECT = """\
@@ -20,11 +20,11 @@ version = "1"
 requires-python = ">=3.11"
 
 [tool.starburst]
-base_image = "{registry}/{base}:latest"
-{more}
+{settings}
 """
 # How a Debian package comes into the image: a list, or a Dockerfile.
-LISTED = 'system_packages = ["libfoo1"]\nengine = "podman"'
+STANDS_ON = 'base_image = "{registry}/{base}:latest"'
+LISTED = f'{STANDS_ON}\nsystem_packages = ["libfoo1"]\nengine = "podman"'
 WRITTEN = 'dockerfile = "Dockerfile"\nengine = "buildah"'
 DOCKERFILE = """\
 FROM {registry}/{base}:latest
@@ -63,12 +63,16 @@ def cache(tmp_path_factory):
     return tmp_path_factory.mktemp("cache")
 
 
+def project_with(settings, registry, base):
+    return PROJECT.format(settings=settings.format(registry=registry.address, base=base))
+
+
 @pytest.fixture
 def project(tmp_path, registry, cache, monkeypatch):
     """A script, a package beside it, and a list of requirements."""
     folder = tmp_path / "project"
     (folder / "mylib").mkdir(parents=True)
-    (folder / "pyproject.toml").write_text(PROJECT.format(registry=registry.address, base=BASE, more=""))
+    (folder / "pyproject.toml").write_text(project_with(STANDS_ON, registry, BASE))
     (folder / "requirements.txt").write_text(f"scikit-learn=={version('scikit-learn')}\n")
     (folder / "mylib" / "__init__.py").write_text(LIBRARY)
     (folder / "main.py").write_text(SCRIPT)
@@ -118,5 +122,5 @@ def test_scikit_learn_and_a_local_package(project):
 def test_with_a_package_of_the_system(more, project, registry, engines):
     push_base(registry, DEBIAN, "latest")
     (project / "Dockerfile").write_text(DOCKERFILE.format(registry=registry.address, base=DEBIAN))
-    (project / "pyproject.toml").write_text(PROJECT.format(registry=registry.address, base=DEBIAN, more=more))
+    (project / "pyproject.toml").write_text(project_with(more, registry, DEBIAN))
     assert run(project, "system") == [[float(i), True] for i in range(4)]

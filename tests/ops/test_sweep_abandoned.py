@@ -56,7 +56,12 @@ def killed_map(sim):
     """A program that maps on EC2 is killed; its workers end what they have and leave. The session's row."""
     program = subprocess.Popen([sys.executable, "-c", MAPS])
     try:
-        eventually(lambda: kept_warm()[0] and starburst.list_sessions()[0].completed, 60, what="a warm host")
+        # A host is kept for it before the session is written down.
+        eventually(
+            lambda: kept_warm()[0] and any(session.completed for session in starburst.list_sessions()),
+            60,
+            what="a warm host",
+        )
     finally:
         program.kill()
         program.wait()
