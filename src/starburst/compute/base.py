@@ -5,9 +5,12 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
 
 from starburst.options import Options
+
+if TYPE_CHECKING:  # workers on this machine do without, and it takes long to import
+    from starburst.environment.lock import Lock
 
 __all__ = [
     "LaunchSpec",
@@ -119,6 +122,16 @@ class PlaceEnvironment:
     architecture: str = ""
     packages: frozenset[str] | None = None
     how_to_add: str = "uv add {}"
+
+    @classmethod
+    def of(cls, lock: Lock) -> PlaceEnvironment:
+        """What workers have whose packages were installed from a lock."""
+        return cls(
+            lock=lock.sha256,
+            architecture=lock.platform.architecture,
+            packages=frozenset(lock.versions),
+            how_to_add=lock.how_to_add,
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -69,12 +69,7 @@ async def workers_image(
         built = await worker_image(lock, settings, await image_home(aws, deployment, steps), steps)
     return WorkersImage(
         Image(built.reference, frozenset({platform.architecture})),
-        PlaceEnvironment(
-            lock=lock.sha256,
-            architecture=platform.architecture,
-            packages=frozenset(lock.versions),
-            how_to_add=lock.how_to_add,
-        ),
+        PlaceEnvironment.of(lock),
     )
 
 

@@ -116,10 +116,4 @@ async def prepare_isolated(options: Options) -> tuple[Isolated, PlaceEnvironment
         lock = await project_lock(folder, settings, platform, steps, choice=options.environment)
         packages = await unpacked_packages(lock, steps)
         python = await bare_python()
-    environment = PlaceEnvironment(
-        lock=lock.sha256,
-        architecture=platform.architecture,
-        packages=frozenset(lock.versions),
-        how_to_add=lock.how_to_add,
-    )
-    return Isolated(str(python), str(packages), lock.sha256), environment
+    return Isolated(str(python), str(packages), lock.sha256), PlaceEnvironment.of(lock)

@@ -15,13 +15,11 @@ from starburst.errors import EnvironmentBuildError
 if TYPE_CHECKING:
     from pathspec import GitIgnoreSpec
 
-__all__ = ["GitRules", "ProjectRules", "is_never_file", "is_never_folder", "project_of"]
+__all__ = ["SECRETS", "GitRules", "ProjectRules", "is_never_file", "is_never_folder", "project_of"]
 
 _NEVER_FOLDERS = frozenset({"__pycache__", "node_modules", "site-packages", "dist-packages"})
 _NEVER_FOLDER_ENDS = (".egg-info", ".dist-info")
-_NEVER_FILES = (
-    ".*",  # all hidden files: .env, .env.local, .netrc, .pypirc, .git in a worktree, …
-    "*.py[co]",
+SECRETS = (
     "*.env",
     "*.pem",
     "*.key",
@@ -41,10 +39,17 @@ _NEVER_FILES = (
     "credentials.ini",
     "credentials.toml",
     "credentials.y*ml",
-    "*service[-_]account*.json",
+    "*service-account*.json",
+    "*service_account*.json",
     "secrets.json",
     "secrets.toml",
     "secrets.y*ml",
+)
+"""Names of files that may never leave the machine, beside the hidden ones; as ``.dockerignore`` has them, too."""
+_NEVER_FILES = (
+    ".*",  # all hidden files: .env, .env.local, .netrc, .pypirc, .git in a worktree, …
+    "*.py[co]",
+    *SECRETS,
 )
 _NEVER_FILE = re.compile("|".join(map(fnmatch.translate, _NEVER_FILES)), re.IGNORECASE)
 

@@ -10,6 +10,7 @@ import zipfile
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
+from starburst.environment.code_rules import SECRETS
 from starburst.errors import EnvironmentBuildError
 
 __all__ = ["MAX_BYTES", "context_files", "context_hash", "ignore_lines", "write_zip"]
@@ -19,18 +20,8 @@ MAX_BYTES = 500_000_000
 _NEVER = (
     *("**/.git", "**/.venv", "**/venv", "**/__pycache__"),
     *("**/.aws", "**/.ssh", "**/.netrc", "**/.pypirc", "**/.git-credentials", "**/.docker"),
-    *("**/.env", "**/.env.*", "**/*.env"),
-    *("**/*.pem", "**/*.key", "**/*.p12", "**/*.pfx", "**/*.jks", "**/*.keystore", "**/*.kdbx", "**/*.ppk"),
-    *("**/id_rsa*", "**/id_dsa*", "**/id_ecdsa*", "**/id_ed25519*"),
-    *(
-        "**/credentials",
-        "**/credentials.json",
-        "**/credentials.csv",
-        "**/credentials.ini",
-        "**/credentials.toml",
-    ),
-    *("**/credentials.y*ml", "**/*service-account*.json", "**/*service_account*.json"),
-    *("**/secrets.json", "**/secrets.toml", "**/secrets.y*ml"),
+    *("**/.env", "**/.env.*"),
+    *(f"**/{name}" for name in SECRETS),
 )
 """Written after the user's lines, so that none of those brings it back."""
 _LARGEST = 5

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from starburst.environment.installed import installed_lock
 from starburst.environment.lock import Lock, normalized
-from starburst.environment.lock_files import member_name, pylock, uv_lock
+from starburst.environment.lock_files import is_member, pylock, uv_lock
 from starburst.environment.needs import with_worker
 from starburst.environment.platforms import Platform
 from starburst.environment.poetry_files import poetry_lock
@@ -56,15 +56,15 @@ async def find_lock(
         OptionError: There is no such file, or several that could be meant.
         EnvironmentBuildError: The file cannot be read, is for another Python, or cannot be resolved.
     """
+    root = project_root(folder) or folder
     with steps("lock") as step:
         path = _chosen(folder, choice) if choice not in {None, "installed"} else None
         if choice is None:
             path = lock_file_of(folder)
         if path is None:
-            lock = installed_lock(platform, project_root(folder) or folder)
+            lock = installed_lock(platform, root)
         elif path.name == "uv.lock":
-            member = member_name(path, project_root(folder) or folder)
-            lock = await uv_lock(path, platform, steps, package=member, extras=extras, groups=groups)
+            lock = await uv_lock(path, platform, steps, project=root, extras=extras, groups=groups)
         elif path.name == "poetry.lock":
             lock = poetry_lock(path, platform, extras=extras, groups=groups)
         elif path.suffix == ".toml":
@@ -117,7 +117,7 @@ def lock_file_of(folder: Path) -> Path | None:
 
 def _of_workspace(root: Path) -> Path | None:
     locks = (parent / "uv.lock" for parent in root.parents)
-    return next((path for path in locks if path.is_file() and member_name(path, root)), None)
+    return next((path for path in locks if path.is_file() and is_member(path, root)), None)
 
 
 def script_folder(main: object) -> Path:

@@ -28,19 +28,12 @@ from starburst.environment.steps import Steps
 from starburst.environment.uv import UvFailed, run_uv
 from starburst.errors import EnvironmentBuildError
 
-__all__ = ["check_python", "file_requirement", "member_name", "pylock", "read_toml", "uv_lock"]
+__all__ = ["check_python", "file_requirement", "is_member", "pylock", "read_toml", "uv_lock"]
 
 
-def member_name(path: Path, folder: Path) -> str | None:
-    """The name of the project in ``folder`` as a member of the workspace that a uv.lock is for; None if it is none."""
-    if not folder.is_relative_to(path.parent) or folder == path.parent:
-        return None
-    place = folder.relative_to(path.parent).as_posix()
-    for package in read_toml(path).get("package", []):
-        source = package.get("source", {})
-        if place in (source.get("editable"), source.get("virtual"), source.get("directory")):
-            return str(package["name"])
-    return None
+def is_member(path: Path, folder: Path) -> bool:
+    """Whether the project in ``folder`` is a member of the workspace that a uv.lock is for."""
+    return _member_name(read_toml(path), path.parent, folder) is not None
 
 
 async def uv_lock(
@@ -48,7 +41,7 @@ async def uv_lock(
     platform: Platform,
     steps: Steps,
     *,
-    package: str | None = None,
+    project: Path,
     extras: Sequence[str] = (),
     groups: Sequence[str] = (),
 ) -> Lock:
@@ -58,14 +51,17 @@ async def uv_lock(
         path: The file.
         platform: What workers run on.
         steps: Gets what uv says.
-        package: The member of the workspace whose packages these are; None for the project beside the file.
+        project: The folder of the project whose packages these are: a member of the file's workspace, or that beside
+            the file.
         extras: Of the project.
         groups: Dependency groups.
 
     Raises:
         EnvironmentBuildError: uv cannot read it, or it is for another Python.
     """
-    check_python(str(read_toml(path).get("requires-python", "")), platform, path.name)
+    content = read_toml(path)
+    check_python(str(content.get("requires-python", "")), platform, path.name)
+    package = _member_name(content, path.parent, project)
     arguments = ["export", "--frozen", "--no-default-groups", "--format", "pylock.toml", "--no-header"]
     arguments += ["--package", package] if package else []
     arguments += [part for extra in extras for part in ("--extra", extra)]
@@ -79,6 +75,17 @@ async def uv_lock(
         ) from None
     # Extras and groups have been chosen; what is left are markers of platforms.
     return _locked(tomllib.loads(text), path, platform, extras=(), groups=())
+
+
+def _member_name(content: Mapping[str, Any], top: Path, folder: Path) -> str | None:
+    if not folder.is_relative_to(top) or folder == top:
+        return None
+    place = folder.relative_to(top).as_posix()
+    for package in content.get("package", []):
+        source = package.get("source", {})
+        if place in (source.get("editable"), source.get("virtual"), source.get("directory")):
+            return str(package["name"])
+    return None
 
 
 def pylock(path: Path, platform: Platform, *, extras: Sequence[str] = (), groups: Sequence[str] = ()) -> Lock:
